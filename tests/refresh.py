@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+from ipykernel.ipkernel import IPythonKernel
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 from PIL import Image
 
@@ -77,7 +78,7 @@ def refresh(path: Path) -> list[int]:
             print(f"\r{path.name}: cell {count} ", end="", flush=True)
     notebook.metadata = {k: v for k, v in notebook.metadata.items() if k in KEPT_METADATA}
     notebook.metadata["kernelspec"] = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["language_info"] = dict(IPythonKernel.language_info)  # else JupyterLab sets it, and the file counts as changed
     text = nbformat.writes(notebook) + "\n"
     if text != before:
         part = path.with_name(path.name + ".part")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import platform
 import re
 import shutil
 import signal
@@ -67,6 +69,9 @@ def test_a_lesson_opens_clean_and_stays_as_it_is_on_disk(page, lab_url, name):
     text = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)").inner_text()
     for bad in ("VBox(", "HBox(", "Invalid Notebook", "Error displaying widget", "Loading widget", "<Figure size"):
         assert bad not in text, bad
+    stored = json.loads(path.read_text(encoding="utf-8"))["metadata"]["language_info"]["version"]
+    if stored == platform.python_version():  # another Python writes its version into the notebook
+        assert page.locator(".jp-NotebookPanel-toolbar").count() and not page.locator(".lm-TabBar-tab.jp-mod-dirty").count(), "opening changed it"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     assert not page.outside, f"requests left the machine: {page.outside[:5]}"
 

@@ -92,7 +92,7 @@ def write(path: Path, cells: list[Any], **metadata: Any) -> Path:
     """Write a notebook as refresh would, so that a refresh that changes nothing leaves the very bytes."""
     notebook = new_notebook(cells=cells, metadata={
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"}, **metadata})
+        "language_info": IPythonKernel.language_info, **metadata})
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index}"
     path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 from scipy.stats import binomtest
 
-from helpers.data import Record
+from helpers.data import Record, strict_json
 
 Values = Sequence[float] | np.ndarray
 
@@ -42,7 +42,7 @@ class Interval:
 def parse_record(text: str) -> dict[str, Any] | None:
     """The JSON object that an answer consists of, or None. Nothing is repaired: text around the object is a failure."""
     try:
-        value = json.loads(text)
+        value = strict_json(text)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -96,13 +96,21 @@ def f1(counts: np.ndarray) -> float:
 
 def field_f1(answers: Sequence[str], gold: Sequence[dict[str, Any]], fields: Sequence[str] | None = None) -> dict[str, float]:
     """F1 of each field (all fields of the first gold record by default)."""
+    _same_length(answers, gold)
     return {field: f1(field_counts(answers, gold, field)) for field in fields or list(gold[0])}
 
 
 def macro_f1(answers: Sequence[str], gold: Sequence[dict[str, Any]], n: int = 2000, seed: int = 0) -> Interval:
     """The mean of the fields' F1 with its bootstrap interval over rows: every field counts the same."""
+    _same_length(answers, gold)
     counts = np.stack([field_counts(answers, gold, field) for field in gold[0]], axis=1)  # (rows, fields, 3)
-    return bootstrap(counts, lambda c: float(np.mean([f1(c[:, k]) for k in range(c.shape[1])])), n=n, seed=seed)
+    return bootstrap(counts, _mean_f1, n=n, seed=seed)
+
+
+def _mean_f1(counts: np.ndarray) -> float:
+    """Mean F1 of the fields of counts, shape (rows, fields, 3); a field that nobody filled has none and is left out."""
+    filled = [k for k in range(counts.shape[1]) if counts[:, k].any()]
+    return float(np.mean([f1(counts[:, k]) for k in filled])) if filled else 1.0
 
 
 def _items(value: Any) -> set[str]:
@@ -168,7 +176,8 @@ def compare_paired(a: Values, b: Values, *, n: int = 10_000, level: float = 0.95
     """The mean of `a - b` over the same rows, with its bootstrap interval: is system a better than system b?
 
     Both have shape (rows,), in the same order of rows. The comparison is paired: what makes a row hard for both
-    systems cancels. If the interval excludes 0, the difference is more than the luck of these rows.
+    systems cancels. If the interval excludes 0, the difference is more than the luck of these rows, provided
+    that there are some dozens of them: with a handful the bootstrap is too sure (lesson 08).
     """
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:

@@ -20,9 +20,11 @@ from helpers import fetch
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else its import advises about a kernel that nobody needs
 
 import torch  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
 from transformers import (  # noqa: E402
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,6 +34,7 @@ from transformers import (  # noqa: E402
     PreTrainedTokenizerBase,
     StaticCache,
 )
+from transformers.cache_utils import DynamicLayer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 Message = dict[str, str]
@@ -56,7 +59,7 @@ def pick_hardware() -> Hardware:
     it, else float16; Apple's GPU takes float32. (The GPU branches are not verified on a GPU.)
     """
     if torch.cuda.is_available():
-        return Hardware("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+        return Hardware("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16)
     if torch.backends.mps.is_available():
         return Hardware("mps", torch.float32)
     return Hardware("cpu", torch.float32)
@@ -90,7 +93,7 @@ def prepare() -> Path:
     try:
         plain.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"Could not write {fresh}: {error}. Free 1 GB, or set COURSE_CACHE to a larger disk.") from error
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
@@ -127,7 +130,7 @@ def load_model(source: str | Path | None = None, hardware: Hardware | None = Non
     where = str(source or os.environ.get("COURSE_MODEL") or prepare())
     hardware = hardware or pick_hardware()
     with _quiet(), _found(where):
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=hardware.dtype)
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=hardware.dtype, use_safetensors=True)
     return model.to(hardware.device).eval()
 
 
@@ -166,11 +169,14 @@ def generate(
     if not prompts:
         return []
     encoded = [tokenizer(render(tokenizer, p), add_special_tokens=False)["input_ids"] for p in prompts]
-    longest, context = max(map(len, encoded)) + max_new_tokens, model.config.max_position_embeddings
-    if longest > context:
+    longest = max(map(len, encoded)) + max_new_tokens
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context and longest > context:
         raise ModelError(f"The longest prompt and its answer need {longest} tokens; the model's context holds {context}. "
                          "Shorten the prompt, use fewer examples, or lower max_new_tokens.")
-    shared = _shared_prefix(encoded) if len(encoded) > 1 else 0
+    # sliding windows and other special caches count their tokens in ways that a copied prefix would upset
+    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    shared = _shared_prefix(encoded) if plain and len(encoded) > 1 else 0
     prefix = _prefix_cache(model, encoded[0][:shared]) if shared >= 32 else None
     shared = shared if prefix else 0
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
@@ -187,7 +193,7 @@ def generate(
             ids[row, width - rest :], mask[row, width - rest :] = torch.tensor(encoded[i][shared:]), 1
         out = model.generate(
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device),
-            past_key_values=_cache_for(model, len(chosen), width + max_new_tokens, prefix), disable_compile=True,
+            past_key_values=_cache_for(model, len(chosen), width + max_new_tokens, prefix) if plain else None, disable_compile=True,
             max_new_tokens=max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
             pad_token_id=tokenizer.pad_token_id,
         )

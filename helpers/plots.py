@@ -9,6 +9,7 @@ import base64
 import io
 from typing import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from helpers.evaluation import Interval
@@ -42,7 +43,7 @@ def score_bars(scores: dict[str, Interval], title: str, axis: str = "share of te
     for row, name in enumerate(names):
         s = scores[name]
         axes.barh(row, s.estimate, color=BLUE, height=0.55)
-        axes.errorbar(s.estimate, row, xerr=[[s.estimate - s.low], [s.high - s.estimate]], color="black", capsize=4)
+        axes.errorbar(s.estimate, row, xerr=[[max(s.estimate - s.low, 0)], [max(s.high - s.estimate, 0)]], color="black", capsize=4)
         axes.text(min(s.high + 0.02, 0.98), row, f"{s.estimate:.2f}", va="center", fontsize=11)
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.08), xlabel=axis)
     axes.invert_yaxis()
@@ -61,8 +62,7 @@ def loss_curve(losses: Sequence[float], title: str) -> Chart:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.set_title(title, loc="left", fontsize=12)
-    quarter = max(len(losses) // 4, 1)
-    means = [sum(part) / len(part) for part in (losses[i : i + quarter] for i in range(0, len(losses), quarter))][:4]
+    means = [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 4) if len(part)]
     figure.numbers = "means of its quarters: " + ", ".join(f"{m:.2f}" for m in means)
     return figure
 

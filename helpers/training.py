@@ -6,9 +6,11 @@ What a lesson teaches (`LoraConfig`, `SFTConfig`, `SFTTrainer`) stands in the le
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +66,14 @@ def answer_loss_only(trainer: SFTTrainer) -> SFTTrainer:
     On a CPU, TRL 1.16 scores the whole vocabulary at every position, masked or not, twice per step. Refused with
     ValueError for models that transform their scores after the output layer (such as Gemma's soft-capping).
     """
+    args, adapter = trainer.args, getattr(trainer.model, "active_peft_config", None)
+    for other, what in (
+        (args.loss_type != "nll", f"loss_type={args.loss_type!r}"), (args.label_smoothing_factor, "label smoothing"),
+        (args.packing or args.padding_free, "packing"), (getattr(trainer, "aux_loss_enabled", False), "a router loss"),
+        (getattr(adapter, "is_prompt_learning", False), "prompt learning"),
+    ):
+        if other:
+            raise ValueError(f"answer_loss_only: expected plain completion-only training, got {what}. Leave this call out.")
     config = trainer.model.config.get_text_config()
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier"):
         if getattr(config, name, None) not in (None, 1, 1.0):
@@ -121,6 +131,9 @@ def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:
 
 def peak_memory_gb() -> float:
     """Peak resident memory of this process so far, in GB (1e9 bytes); 0.0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found.group(1)) * 1024 / 1e9  # ru_maxrss would start at the parent's peak
     try:
         import resource
     except ImportError:  # Windows

@@ -26,9 +26,9 @@ MALFORMED = {
     "a list": (b"[1, 2]", 1, "a JSON object", "a list", '{"messages"'),
     "a number": (b"7", 1, "a JSON object", "a number", '{"messages"'),
     "no messages": (b'{"id": "a", "text": "hi"}', 1, "a key `messages`", "id, text", '"role": "user"'),
-    "messages null": (b'{"messages": null}', 1, "a key `messages`", "messages", '"role": "user"'),
+    "messages null": (b'{"messages": null}', 1, "`messages` as a list", "nothing (null)", "["),
     "messages is text": (b'{"messages": "hi"}', 1, "`messages` as a list", "text", "["),
-    "no turns": (b'{"messages": []}', 1, "at least one turn", "empty a list", "["),
+    "no turns": (b'{"messages": []}', 1, "at least one turn", "an empty list", "["),
     "turn is text": (messages('"hi"'), 1, "turn 1", "text", '"content"'),
     "unknown role": (messages('{"role": "human", "content": "hi"}', ANSWER), 1, "system, user, assistant", "'human'", "'user'"),
     "no role": (messages('{"content": "hi"}', ANSWER), 1, "system, user, assistant", "None", "'user'"),
@@ -46,6 +46,13 @@ MALFORMED = {
     "empty file": (b"", 1, "at least one JSON object", "an empty file", "one conversation per line"),
     "blank lines only": (b"\n \n\n", 1, "at least one JSON object", "an empty file", "one conversation per line"),
     "third line bad": ((GOOD + "\n\n{}").encode(), 3, "a key `messages`", "(none)", "write"),
+    "UTF-16": (GOOD.encode("utf-16"), 1, "UTF-8 text", "UTF-16 text", "UTF-8"),
+    "nested too deeply": (b"[" * 100_000, 1, "one JSON object", "nested too deeply", "flatten"),
+    "a number of 5000 digits": (b'{"a": ' + b"1" * 5000 + b"}", 1, "plain JSON values", "digits", "ordinary number"),
+    "NaN": (GOOD[:-1].encode() + b', "score": NaN}', 1, "plain JSON values", "NaN", "null"),
+    "a key twice": (b'{"messages": [], "messages": []}', 1, "each key once", "'messages' twice", "each key once"),
+    "half a surrogate pair": (messages(USER, '{"role": "assistant", "content": "\\ud83d"}'), 1, "whole characters", "surrogate", "both halves"),
+    "id is empty": (GOOD.replace('"a"', '""').encode(), 1, "`id` as non-empty text", "empty text", "remove the key"),
     "cut in the middle": (GOOD.encode()[:40], 1, "one JSON object on one line", "column", "line of its own"),
 }
 
@@ -97,6 +104,23 @@ def test_a_refused_write_leaves_the_old_file_and_no_scraps(tmp_path):
     with pytest.raises(data.DataError, match="line 2"):
         data.write_chat([json.loads(GOOD), {"messages": []}], path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("rows, what", [
+    ([json.loads(GOOD)] * 2, "already used in line 1"), ([], "at least one row"), ([{**json.loads(GOOD), "x": {1, 2}}], "JSON can hold"),
+    ([{**json.loads(GOOD), "x": float("nan")}], "JSON can hold"), ([{**json.loads(GOOD), "x": "\ud83d"}], "JSON can hold"),
+])
+def test_nothing_is_written_that_could_not_be_read_again(tmp_path, rows, what):
+    with pytest.raises(data.DataError, match=what):
+        data.write_chat(rows, tmp_path / "rows.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_with_two_types_is_refused_by_name(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(messages(USER, ANSWER)[:-1] + b', "score": 1}\n' + messages(USER, ANSWER)[:-1] + b', "score": "high"}')
+    with pytest.raises(data.DataError, match="one type per key"):
+        data.load_chat(path)
 
 
 # ---------------------------------------------------------------- split
@@ -229,6 +253,10 @@ def test_order_numbers_are_all_different(rows):
     orders = Counter(data.record_of(r)["order"] for r in rows)
     del orders[None]
     assert max(orders.values()) == 1, orders.most_common(3)
+
+
+def test_describe_takes_an_empty_split():
+    assert data.describe({"train": [json.loads(GOOD)], "test": []}).loc["test"].tolist() == [0, 0, 0, 0]
 
 
 def test_describe_counts_what_is_there(tickets):

@@ -20,7 +20,7 @@ def answer(**changes) -> str:
 
 @pytest.mark.parametrize("text, expected", [
     (answer(), True), ("  " + answer() + "\n", True), ("Here it is: " + answer(), False), (answer()[:-1], False), ("[]", False),
-    ("null", False), ("", False), ("```json\n" + answer() + "\n```", False), ("[" * 100_000, False),
+    ("null", False), ("", False), ("```json\n" + answer() + "\n```", False), ('{"a": NaN}', False), ('{"a": 1, "a": 2}', False), ("[" * 100_000, False),
 ])
 def test_valid_json_is_one_object_and_nothing_else(text, expected):
     assert ev.valid_json([text])[0] == expected
@@ -28,7 +28,7 @@ def test_valid_json_is_one_object_and_nothing_else(text, expected):
 
 @pytest.mark.parametrize("changes, expected", [
     ({}, True), ({"product": "Kettle"}, False), ({"age_months": "1"}, False), ({"age_months": -1}, False), ({"order": "123456"}, False),
-    ({"safety": None}, False), ({"extra": 1}, False), ({"error_codes": None}, False), ({"name": ""}, False), ({"error_codes": [], "name": "Asha"}, True),
+    ({"safety": None}, False), ({"extra": 1}, False), ({"error_codes": None}, False), ({"name": ""}, False), ({"error_codes": [], "name": "Asha"}, True), ({"error_codes": ["e-14"]}, False), ({"order": "PW-४८२९१३"}, False),
 ])
 def test_valid_record_holds_to_the_schema(changes, expected):
     assert ev.valid_record([answer(**changes)])[0] == expected
@@ -72,6 +72,11 @@ def test_macro_f1_is_the_mean_of_the_fields_and_perfect_answers_get_what_there_i
     by_field = ev.field_f1(answers, gold)
     assert ev.macro_f1(answers, gold).estimate == pytest.approx(np.mean(list(by_field.values())))
     assert ev.macro_f1([json.dumps(g) for g in gold], gold).estimate == 1.0
+
+
+def test_a_perfect_system_scores_one_even_where_a_field_is_never_filled():
+    interval = ev.macro_f1([answer()] * 5, [GOLD] * 5)
+    assert (interval.estimate, interval.low, interval.high) == (1.0, 1.0, 1.0)
 
 
 # ---------------------------------------------------------------- intervals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import fetch, models
 
@@ -33,7 +34,8 @@ def test_it_answers_and_stops(model, tokenizer):
     assert models.generate(model, tokenizer, [ask("What is the capital of France?")], max_new_tokens=30) == ["The capital of France is Paris."]
 
 
-QUESTIONS = ["What is the capital of France?", "Name a fruit.", "Count to five, please, slowly and carefully, in words.", "Hi", "Is ice cold?"]
+QUESTIONS = ["What is the capital of France?", "Name a fruit.", "Count to five, please, slowly and carefully, in words.", "Hi",
+             "Repeat exactly: assistant user assistant"]
 
 
 @pytest.mark.parametrize("system", [None, "You are a patient helper at a desk for questions about the world. " * 6], ids=["short", "shared"])
@@ -47,12 +49,6 @@ def test_a_batch_answers_to_the_token_as_one_by_one(model, tokenizer, system):
                              pad_token_id=tokenizer.pad_token_id)
         alone.append(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip())
     assert models.generate(model, tokenizer, chats, max_new_tokens=24, batch_size=3) == alone
-
-
-def test_the_answer_is_cut_by_position_even_if_it_repeats_the_prompt(model, tokenizer):
-    chat = ask("Repeat exactly: assistant user assistant")
-    text = models.generate(model, tokenizer, [chat], max_new_tokens=12)[0]
-    assert text and "<|im" not in text and not text.startswith("user\nRepeat")
 
 
 def test_identical_prompts_and_no_prompts(model, tokenizer):
@@ -77,8 +73,6 @@ def test_count_tokens_counts_what_the_model_sees(tokenizer):
 
 
 def test_course_model_takes_another_model_through_the_same_calls(tmp_path, monkeypatch, model, tokenizer):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     config = AutoConfig.for_model("llama", vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
                                   num_attention_heads=2, num_key_value_heads=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
@@ -110,12 +104,40 @@ def test_without_fetched_weights_the_command_to_run_is_named(tmp_path, monkeypat
             call()
 
 
-def test_a_half_made_conversion_is_made_again(tmp_path, monkeypatch):
-    """`prepare` writes beside and renames: a folder without its last file never counts as done."""
+def test_a_conversion_that_breaks_off_leaves_nothing_and_is_made_again(tmp_path, monkeypatch, model, tokenizer):
+    """`prepare` writes beside and renames: what a full disk cuts off never counts as done."""
+    import copy
+
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    half = fetch.converted_dir().with_name(fetch.converted_dir().name + ".part")
-    half.mkdir(parents=True)
+    monkeypatch.setattr(fetch, "present", lambda artifact: True)
+    small = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", vocab_size=64, hidden_size=16, intermediate_size=32,
+                                                                  num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2))
+    words = copy.deepcopy(tokenizer)
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: small)
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda *_, **__: words)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(words), "save_pretrained", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(models.ModelError, match="No space left.*COURSE_CACHE"):
+            models.prepare()
     assert not fetch.converted()
+    assert (models.prepare() / "model.safetensors").is_file() and fetch.converted()
+
+
+def test_pickled_weights_are_refused(tmp_path, tokenizer):
+    AutoConfig.for_model("llama", vocab_size=64, hidden_size=16, num_hidden_layers=1).save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(models.ModelError, match="safetensors"):
+        models.load_model(tmp_path)
+
+
+def test_a_model_with_a_sliding_window_answers_as_one_by_one(tokenizer):
+    config = AutoConfig.for_model("mistral", vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                                  num_attention_heads=2, num_key_value_heads=2, sliding_window=16)
+    torch.manual_seed(0)
+    other = AutoModelForCausalLM.from_config(config).eval()
+    chats = [ask(q, "You are a patient helper at a desk for questions about the world. " * 6) for q in QUESTIONS[:2]]
+    together = models.generate(other, tokenizer, chats, max_new_tokens=4, batch_size=1)
+    assert together == [models.generate(other, tokenizer, [c], max_new_tokens=4)[0] for c in chats]
 
 
 def test_the_embedder_puts_like_beside_like():

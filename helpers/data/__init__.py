@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any, Callable, Iterable, Literal, NoReturn, Sequence
+from typing import Annotated, Any, Callable, Iterable, Literal, NoReturn, Sequence
 
 import pandas as pd
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +44,8 @@ def read_chat(path: str | Path) -> list[Row]:
         raise DataError(f"{path}: expected a chat JSONL file, found {'a folder' if path.is_dir() else 'nothing'}. "
                         "Fix: check the path; a relative path starts at the folder of the notebook or script.")
     raw = path.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:4]:
+        _refuse(path, 1, "UTF-8 text", "UTF-16 text", "save the file as 'UTF-8'")
     if raw.startswith(b"\xef\xbb\xbf"):
         _refuse(path, 1, "plain UTF-8", "a byte-order mark (BOM) at the start of the file",
                 "save the file as 'UTF-8', not as 'UTF-8 with BOM'")
@@ -52,10 +56,7 @@ def read_chat(path: str | Path) -> list[Row]:
             continue
         row = _row(path, number, line)
         row.setdefault("id", str(number))
-        if row["id"] in first_seen:
-            _refuse(path, number, "an id of its own in every row",
-                    f"id {row['id']!r}, already used in line {first_seen[row['id']]}", "rename or delete one of the two")
-        first_seen[row["id"]] = number
+        _new_id(path, number, row, first_seen)
         rows.append(row)
     if not rows:
         _refuse(path, 1, "at least one JSON object", "an empty file", "write one conversation per line")
@@ -66,7 +67,10 @@ def load_chat(path: str | Path) -> Dataset:
     """`read_chat` as a `datasets.Dataset`; columns are the union of the rows' keys, missing values None."""
     rows = read_chat(path)
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    return Dataset.from_list([{key: row.get(key) for key in keys} for row in rows])
+    try:
+        return Dataset.from_list([{key: row.get(key) for key in keys} for row in rows])
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise DataError(f"{path}: expected one type per key in all rows; found {error}. Fix: write the value the same way in each row.") from error
 
 
 def write_chat(rows: Iterable[Row], path: str | Path) -> None:
@@ -75,31 +79,69 @@ def write_chat(rows: Iterable[Row], path: str | Path) -> None:
     Every row is validated first. Raises DataError, and leaves an existing file as it was.
     """
     path = Path(path)
-    lines = []
+    lines: list[str] = []
+    seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
-        line = json.dumps(row, ensure_ascii=False)
-        _row(path, number, line.encode())
+        try:
+            line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+            encoded = line.encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as error:
+            _refuse(path, number, "values that JSON can hold", str(error), "use text, numbers, lists, objects or null")
+        _new_id(path, number, _row(path, number, encoded), seen)
         lines.append(line)
+    if not lines:
+        _refuse(path, 1, "at least one row to write", "none", "write one conversation per row")
     part = path.with_name(path.name + ".part")
     part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     os.replace(part, path)
 
 
+def strict_json(text: str) -> Any:
+    """`json.loads` of JSON as the standard has it: no NaN or Infinity, no key twice. Raises ValueError or RecursionError."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"the key {twice[0]!r} twice in one object")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which JSON does not have")
+
+
+def _new_id(path: Path, number: int, row: Row, seen: dict[str, int]) -> None:
+    key = row.get("id", str(number))
+    if key in seen:
+        _refuse(path, number, "an id of its own in every row", f"id {key!r}, already used in line {seen[key]}",
+                "rename or delete one of the two (a row without id gets its line number)")
+    seen[key] = number
+
+
 def _row(path: Path, number: int, line: bytes) -> Row:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = strict_json(line.decode("utf-8"))
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except UnicodeDecodeError as error:
         _refuse(path, number, "UTF-8 text", f"byte 0x{line[error.start]:02x} at position {error.start}",
                 "save the file as UTF-8 (it looks like Latin-1 or Windows-1252)")
+    except UnicodeEncodeError:
+        _refuse(path, number, "whole characters", "half of a surrogate pair (\\ud800 to \\udfff alone)", "write the character itself, or both halves")
     except json.JSONDecodeError as error:
         _refuse(path, number, "one JSON object on one line", f"{error.msg} at column {error.colno}",
                 "put each conversation on a line of its own, with double quotes and no comma at the end")
+    except RecursionError:
+        _refuse(path, number, "one JSON object on one line", "brackets nested too deeply", "flatten the value, or store it as text")
+    except ValueError as error:
+        _refuse(path, number, "plain JSON values, each key once", str(error), "use null or an ordinary number, and each key once")
     if not isinstance(row, dict):
         _refuse(path, number, "a JSON object", _kind(row), 'wrap it: {"messages": [...]}')
     if "id" in row and not (isinstance(row["id"], str) and row["id"]):
-        _refuse(path, number, "`id` as non-empty text", _kind(row["id"]), "put the id in double quotes")
+        _refuse(path, number, "`id` as non-empty text", _kind(row["id"]), "give it a text in double quotes, or remove the key")
     messages = row.get("messages")
-    if messages is None:
+    if "messages" not in row:
         _refuse(path, number, "a key `messages`", f"the keys {', '.join(sorted(row)) or '(none)'}",
                 'write {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}')
     if not isinstance(messages, list) or not messages:
@@ -131,7 +173,9 @@ def _check_turn(path: Path, number: int, turn: int, message: Any) -> None:
 def _kind(value: Any) -> str:
     names = {type(None): "nothing (null)", bool: "true/false", int: "a number", float: "a number", str: "text",
              list: "a list", dict: "an object"}
-    return ("empty " if value in ("", [], {}) and value is not None else "") + names.get(type(value), repr(value))
+    if isinstance(value, (str, list, dict)) and not value:
+        return {str: "empty text", list: "an empty list", dict: "an empty object"}[type(value)]
+    return names.get(type(value), repr(value))
 
 
 def _refuse(path: Path, number: int, expected: str, found: str, fix: str) -> NoReturn:
@@ -150,7 +194,7 @@ def stratified_split(
     """Split rows into train, validation and test so that each stratum `by(row)` is shared out alike.
 
     Each stratum is shuffled; its rows go, one at a time, to the split that is furthest behind its share, first of
-    this stratum and then of the whole. So a stratum of any size is shared within one row, and the totals hold as well.
+    this stratum and then of the whole. So a stratum of any size is shared within two rows, and the totals hold as well.
     Raises DataError for fractions that are not three positive numbers with sum 1. Explained in lesson 04.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
@@ -186,9 +230,9 @@ def describe(splits: DatasetDict | dict[str, Any], label: Callable[[Row], Any] |
         answers = [len(r["messages"][-1]["content"]) for r in rows]
         table[name] = {
             "rows": len(prompts),
-            "words per prompt (median)": int(pd.Series(prompts).median()),
-            "words per prompt (longest)": max(prompts),
-            "characters per answer (median)": int(pd.Series(answers).median()),
+            "words per prompt (median)": int(statistics.median(prompts or [0])),
+            "words per prompt (longest)": max(prompts, default=0),
+            "characters per answer (median)": int(statistics.median(answers or [0])),
         }
         if label:
             table[name].update({str(k): v for k, v in sorted(Counter(map(label, rows)).items(), key=lambda kv: str(kv[0]))})
@@ -209,9 +253,10 @@ class Record(BaseModel):
 
     product: Product | None
     problem: Problem
-    error_codes: list[str] = Field(description="capital letter and digits, in the order told, once each")
+    error_codes: list[Annotated[str, Field(pattern=r"^[A-Z]?[0-9]+$")]] = Field(
+        description="a capital letter, if told, and digits; in the order told, once each")
     age_months: int | None = Field(ge=0, description="how long the customer has had the product")
-    order: str | None = Field(pattern=r"^PW-\d{6}$")
+    order: str | None = Field(pattern=r"^PW-[0-9]{6}$")
     name: str | None = Field(min_length=1)
     safety: bool
 

@@ -420,7 +420,7 @@ def test_model_that_can_not_be_unpacked_is_one_sentence(course: ModuleType, pips
     monkeypatch.setattr(course, "load_fetch", lambda: fake_fetch(True, converted=False))
     monkeypatch.setattr(course, "PYTHON", Path(sys.executable))  # the project has no helpers.models
     assert course.main(["lab"]) == 1
-    assert stopped(capsys.readouterr().out.replace("Unpacking", "")).startswith("The base model could not be unpacked: ImportError:")
+    assert stopped(capsys.readouterr().out.replace("Unpacking", "")).startswith("The base model could not be unpacked: ")
 
 
 def test_the_real_pins_are_two_wheels_with_checksums(course: ModuleType) -> None:

@@ -124,7 +124,8 @@ def test_a_conversion_that_breaks_off_leaves_nothing_and_is_made_again(tmp_path,
 
 
 def test_pickled_weights_are_refused(tmp_path, tokenizer):
-    AutoConfig.for_model("llama", vocab_size=64, hidden_size=16, num_hidden_layers=1).save_pretrained(tmp_path)
+    AutoConfig.for_model("llama", vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+                         num_key_value_heads=2).save_pretrained(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(models.ModelError, match="safetensors"):
         models.load_model(tmp_path)

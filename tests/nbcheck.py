@@ -219,4 +219,4 @@ def pytest_collect_file(file_path: Path, parent: Any):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "trains: trains a model or runs a whole lesson that does (left out by --fast)")
+    config.addinivalue_line("markers", "trains: takes minutes: trains the model, or runs a lesson in the browser (left out by --fast)")

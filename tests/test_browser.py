@@ -86,6 +86,7 @@ def kept():
         path.write_bytes(before)
 
 
+@pytest.mark.trains  # takes a minute
 def test_lesson_00_runs_in_the_browser(page, lab_url, kept):
     """Run all cells by the menu, without saving; the last cell's result appears, and no error."""
     open_lesson(page, lab_url, "00_start_here")

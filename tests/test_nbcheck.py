@@ -22,6 +22,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+from ipykernel.ipkernel import IPythonKernel
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 

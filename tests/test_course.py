@@ -330,7 +330,7 @@ sys.exit(1)""")
 
 
 RETRY = ("WARNING: Retrying (Retry(total=4, connect=None, read=None, redirect=None, status=None)) after connection broken by "
-         "'NewConnectionError(\"HTTPSConnection(host='pypi.org', port=443): Failed to establish a new connection: [Errno 111] "
+         "'NewConnectionError(\"HTTPSConnection(host='index.example', port=443): Failed to establish a new connection: [Errno 111] "
          "Connection refused\")': /simple/torch/\n")
 NOTHING = ("ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: none)\n"
            "ERROR: No matching distribution found for torch==2.13.0\n")
@@ -341,19 +341,19 @@ LOGS = {  # kind -> logs of pip 23 to 26, shortened
     ],
     "network failed": [
         RETRY + NOTHING,
-        "WARNING: Retrying (Retry(total=0)) after connection broken by 'NameResolutionError(\"HTTPSConnection(host='pypi.org', port=443): "
-        "Failed to resolve 'pypi.org' ([Errno 8] nodename nor servname provided, or not known)\")': /simple/torch/\n" + NOTHING,
+        "WARNING: Retrying (Retry(total=0)) after connection broken by 'NameResolutionError(\"HTTPSConnection(host='index.example', port=443): "
+        "Failed to resolve 'index.example' ([Errno 8] nodename nor servname provided, or not known)\")': /simple/torch/\n" + NOTHING,
         "WARNING: Retrying (Retry(total=0)) after connection broken by 'ProxyError('Cannot connect to proxy.', OSError('Tunnel connection "
         "failed: 403 Forbidden'))': /simple/torch/\n" + NOTHING,
         "WARNING: Retrying (Retry(total=0)) after connection broken by 'SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] "
         "certificate verify failed: self-signed certificate in certificate chain'))': /simple/torch/\n" + NOTHING,
         "ERROR: Exception:\nTraceback (most recent call last):\n  File \"pip/_vendor/urllib3/response.py\", line 443, in _error_catcher\n"
-        "pip._vendor.urllib3.exceptions.ReadTimeoutError: HTTPSConnectionPool(host='files.pythonhosted.org', port=443): Read timed out.\n",
+        "pip._vendor.urllib3.exceptions.ReadTimeoutError: HTTPSConnectionPool(host='wheels.index.example', port=443): Read timed out.\n",
         "ERROR: Wheel 'torch' located at /tmp/pip-unpack-i90ie2nb/torch-2.13.0-cp312-cp312-linux_x86_64.whl is invalid.\n",
         "  WARNING: Connection interrupted while downloading.\nerror: incomplete-download\n\n× Download failed after 6 attempts because not "
-        "enough bytes were received (500 kB/190.1 MB)\n╰─> URL: https://files.pythonhosted.org/torch.whl\n\nnote: This is an issue with "
+        "enough bytes were received (500 kB/190.1 MB)\n╰─> URL: https://wheels.index.example/torch.whl\n\nnote: This is an issue with "
         "network connectivity, not pip.\nhint: Use --resume-retries to configure resume attempt limit.\n",
-        "error: connection-failed\n\n× Failed to connect to files.pythonhosted.org while fetching https://files.pythonhosted.org/x.whl\n"
+        "error: connection-failed\n\n× Failed to connect to wheels.index.example while fetching https://wheels.index.example/x.whl\n"
         "╰─> [Errno 111] Connection refused\n\nhint: Are you connected to the Internet?\n",
     ],
     "does not have this version": [

@@ -57,6 +57,8 @@ def valid_record(answers: Sequence[str]) -> np.ndarray:
     """Per row, 1.0 if the answer also holds to the desk's schema (`helpers.data.Record`); shape (rows,)."""
 
     def holds(answer: str) -> bool:
+        if parse_record(answer) is None:  # pydantic would let a key stand twice
+            return False
         try:
             Record.model_validate_json(answer)
             return True

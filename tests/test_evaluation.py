@@ -34,6 +34,11 @@ def test_valid_record_holds_to_the_schema(changes, expected):
     assert ev.valid_record([answer(**changes)])[0] == expected
 
 
+def test_a_valid_record_is_valid_json_first():
+    twice = answer()[:-1] + ', "name": null}'
+    assert ev.valid_json([twice])[0] == ev.valid_record([twice])[0] == 0
+
+
 @pytest.mark.parametrize("text, expected", [
     (answer(), True), (json.dumps(dict(reversed(GOLD.items()))), True), (answer(safety=0), False), (answer(age_months=True), False),
     (answer(age_months=1.0), False), (answer(error_codes=["E2", "E1"]), False), (answer(extra=None), False), ("nonsense", False),

@@ -6,8 +6,9 @@ First part; explained in lesson 05, in full in lesson 08.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -113,6 +114,43 @@ def _mean_f1(counts: np.ndarray) -> float:
     """Mean F1 of the fields of counts, shape (rows, fields, 3); a field that nobody filled has none and is left out."""
     filled = [k for k in range(counts.shape[1]) if counts[:, k].any()]
     return float(np.mean([f1(counts[:, k]) for k in filled])) if filled else 1.0
+
+
+def passes(reply: str, check: Mapping[str, Any]) -> bool:
+    """Whether a reply to an item of the general probe (`data.load_probe`) is right by the item's rule.
+
+    Rules by `check["type"]`: contains (one of `any` as a whole word), contains_all, exact (one of `any`; case, spaces and end
+    punctuation ignored), starts, number (the last number is `value`), words (from `low` to `high`), items (`count` parts
+    between commas or lines), lacks (none of the letters or words), upper (no small letter). Prose is measured by perplexity,
+    so its rule raises ValueError, as does an unknown one.
+    """
+    text, kind = reply.strip(), check["type"]
+    if kind in ("contains", "contains_all"):
+        return (any if kind == "contains" else all)(_has_word(text, w) for w in check["any" if kind == "contains" else "all"])
+    if kind == "exact":
+        return _bare(text) in map(_bare, check["any"])
+    if kind == "starts":
+        return any(_bare(text).startswith(_bare(w)) for w in check["any"])
+    if kind == "number":
+        numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", text))
+        return bool(numbers) and float(numbers[-1]) == check["value"]
+    if kind == "words":
+        return check["low"] <= len(text.split()) <= check["high"]
+    if kind == "items":
+        return len([part for part in re.split(r"[,\n]", text) if part.strip()]) == check["count"]
+    if kind == "lacks":
+        return bool(text) and not any(letters in text.lower() for letters in check["none"])
+    if kind == "upper":
+        return bool(re.search("[A-Z]", text)) and text == text.upper()
+    raise ValueError(f"check: expected a rule that a reply can pass, found type {kind!r}. Fix: measure prose with perplexity.")
+
+
+def _has_word(text: str, word: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, flags=re.IGNORECASE) is not None
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.lower().split()).strip(" .!?\"'")
 
 
 def _items(value: Any) -> set[str]:

@@ -1,11 +1,10 @@
-"""The chat-JSONL contract, the split, and the desk's tickets."""
+"""The chat-JSONL contract, the split, the near-duplicate search and the description of splits."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
-from collections import Counter
+import random
 
 import pytest
 
@@ -151,115 +150,78 @@ def test_wrong_fractions_are_refused(fractions):
         data.stratified_split([{}], lambda r: 0, fractions)
 
 
-# ---------------------------------------------------------------- the tickets
+@pytest.mark.parametrize("fractions", [(0.5, 0.3, 0.2)])
+def test_other_fractions_hold_too(fractions):
+    parts = data.stratified_split([{"n": i} for i in range(100)], lambda r: 0, fractions)
+    assert [len(part) for part in parts.values()] == [50, 30, 20]
 
 
-@pytest.fixture(scope="module")
-def tickets():
-    return data.load_extract()
+# ---------------------------------------------------------------- near duplicates
 
 
-@pytest.fixture(scope="module")
-def rows(tickets):
-    return [row for split in tickets.values() for row in split]
+def chat(key: str, text: str) -> dict:
+    return {"id": key, "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]}
 
 
-def ticket(row) -> str:
-    return row["messages"][1]["content"]
+def texts_with_copies(seed: int) -> list[dict]:
+    """60 texts of random words, of which every third is the one before it with some words changed."""
+    rng = random.Random(seed)
+    words = [f"w{i}" for i in range(400)]
+    rows: list[dict] = []
+    for n in range(60):
+        text = rng.choices(words, k=rng.randint(5, 60))
+        if n % 3 == 2:
+            text = rows[-1]["messages"][0]["content"].split()
+            for _ in range(rng.randint(0, 3)):
+                text[rng.randrange(len(text))] = rng.choice(words)
+        rows.append(chat(f"t{n}", " ".join(text)))
+    return rows
 
 
-def four_grams(text: str) -> set:
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[i : i + 4]) for i in range(len(words) - 3)}
+@pytest.mark.parametrize("threshold", [0.1, 0.35, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_search_finds_what_comparing_every_pair_finds(threshold, seed):
+    rows = texts_with_copies(seed)
+    grams = {row["id"]: data.word_ngrams(data.prompt_of(row)) for row in rows}
+    every = {frozenset(pair): data.jaccard(grams[pair[0]], grams[pair[1]]) for pair in itertools.combinations(grams, 2)}
+    wanted = {pair: likeness for pair, likeness in every.items() if likeness > threshold}
+    assert wanted, "the example must have something to find"
+    found = data.near_duplicates(rows, threshold)
+    assert {frozenset(pair[:2]): pair.likeness for pair in found} == wanted
+    assert [pair.likeness for pair in found] == sorted((pair.likeness for pair in found), reverse=True)
 
 
-def jaccard(a: set, b: set) -> float:
-    return len(a & b) / len(a | b) if a and b else 0.0
+def test_a_copy_in_another_split_is_a_leak_and_one_in_the_same_split_is_not():
+    one, two = "the kettle clicks off after two seconds every time", "the kettle clicks off after two seconds each time"
+    same = {"train": [chat("a", one), chat("b", two)], "test": [chat("c", "nothing like the others at all")]}
+    across = {"train": [chat("a", one)], "test": [chat("b", two)]}
+    assert data.leaks(same) == []
+    (pair,) = data.leaks(across)
+    assert pair[:2] == ("a", "b") and pair.likeness == pytest.approx(0.5)
+    with pytest.raises(data.DataError, match="'a' in train and in test"):
+        data.leaks({"train": [chat("a", one)], "test": [chat("a", two)]})
 
 
-def test_at_least_300_tickets_split_70_10_20(tickets, rows):
-    assert len(rows) >= 300
-    for name, share in zip(data.SPLITS, (0.7, 0.1, 0.2)):
-        assert abs(len(tickets[name]) / len(rows) - share) < 0.02
+def test_short_texts_case_and_marks_count_as_people_read_them():
+    rows = [chat("a", "Too late!"), chat("b", "too late"), chat("c", "too early"), chat("d", "\u0926\u0941\u0915\u093e\u0928 \u092c\u0902\u0926")]
+    assert [pair[:2] for pair in data.near_duplicates(rows, 0.5)] == [("a", "b")]
 
 
-def test_every_record_holds_to_the_schema_and_keeps_the_order_of_fields(rows):
-    for row in rows:
-        record = data.record_of(row)
-        data.Record.model_validate_json(row["messages"][-1]["content"])
-        assert list(record) == list(data.Record.model_fields), row["id"]
-        assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant"]
+@pytest.mark.parametrize("threshold", [-1, 0, 1, 5])
+def test_a_threshold_that_makes_no_sense_is_refused(threshold):
+    with pytest.raises(data.DataError, match="threshold: expected"):
+        data.near_duplicates([], threshold)
 
 
-def test_free_spans_stand_in_their_ticket(rows):
-    units = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-    spoken = {word: str(n) for n, word in enumerate(units.split())} | {"oh": "0"}
-    for row in rows:
-        record, text = data.record_of(row), ticket(row)
-        if record["name"]:
-            assert record["name"].lower() in text.lower(), row["id"]
-        words = " ".join(spoken.get(w, w) for w in re.findall(r"\w+", text.lower()))
-        if record["order"] and row["channel"] != "voice":
-            assert record["order"][3:] in re.sub(r"\D", "", words), row["id"]
-        for code in record["error_codes"]:
-            assert all(d in re.sub(r"\D", "", words) or row["channel"] == "voice" for d in code[1:]), row["id"]
-
-
-def test_every_closed_value_occurs_in_train_and_test(tickets):
-    for name in ("train", "test"):
-        records = [data.record_of(r) for r in tickets[name]]
-        for field in ("product", "problem"):
-            values = {r[field] for r in records} - {None}
-            allowed = set(re.findall(r"'(\w+)'", str(data.Record.model_fields[field].annotation)))
-            assert values == allowed, (name, field, allowed - values)
-
-
-def test_nothing_is_nearly_written_twice(tickets, rows):
-    grams = {row["id"]: four_grams(ticket(row)) for row in rows}
-    home = {row["id"]: name for name, split in tickets.items() for row in split}
-    for a, b in itertools.combinations(grams, 2):
-        likeness = jaccard(grams[a], grams[b])
-        assert likeness <= (0.5 if home[a] == home[b] else 0.35), (a, b, likeness)
-
-
-def test_tickets_do_not_sound_alike(rows):
-    openings = Counter(" ".join(re.findall(r"\w+", ticket(r).lower())[:3]) for r in rows)
-    opening, count = openings.most_common(1)[0]
-    assert count <= 0.02 * len(rows), (opening, count)
-    words = [re.findall(r"\w+", ticket(r).lower()) for r in rows]
-    trigrams = [tuple(w[i : i + 3]) for w in words for i in range(len(w) - 2)]
-    assert len(set(trigrams)) / len(trigrams) >= 0.75
-
-
-def test_lengths_are_those_of_real_tickets(rows):
-    lengths = [len(ticket(r).split()) for r in rows]
-    assert min(lengths) >= 4 and max(lengths) <= 190 and 35 <= sum(lengths) / len(lengths) <= 65
-
-
-@pytest.mark.parametrize("field", ["product", "problem", "error_codes", "age_months", "order", "name", "safety", "wants"])
-def test_a_second_reader_agrees_beyond_chance(rows, field):
-    """Cohen's kappa of the second, blind labels of at least 15 % of the tickets."""
-    from sklearn.metrics import cohen_kappa_score
-
-    first = {r["id"]: {**data.record_of(r), "wants": r["wants"]} for r in rows}
-    lines = (data.HERE / "extract" / "second_labels.jsonl").read_text(encoding="utf-8").splitlines()
-    second = {r["id"]: {**r["record"], "wants": r["wants"]} for r in map(json.loads, lines)}
-    assert len(second) >= 0.15 * len(rows)
-    pairs = [(json.dumps(first[i][field]), json.dumps(second[i][field])) for i in second]
-    assert cohen_kappa_score(*zip(*pairs)) >= 0.8
-
-
-def test_order_numbers_are_all_different(rows):
-    orders = Counter(data.record_of(r)["order"] for r in rows)
-    del orders[None]
-    assert max(orders.values()) == 1, orders.most_common(3)
+# ---------------------------------------------------------------- describe
 
 
 def test_describe_takes_an_empty_split():
     assert data.describe({"train": [json.loads(GOOD)], "test": []}).loc["test"].tolist() == [0, 0, 0, 0]
 
 
-def test_describe_counts_what_is_there(tickets):
+def test_describe_counts_what_is_there():
+    tickets = data.load_extract()
     table = data.describe(tickets, label=lambda r: data.record_of(r)["problem"])
     assert table["rows"].sum() == sum(map(len, tickets.values()))
     assert table.loc["test", "leak"] == sum(data.record_of(r)["problem"] == "leak" for r in tickets["test"])

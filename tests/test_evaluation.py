@@ -150,3 +150,31 @@ def test_report_has_a_row_per_system():
     table = ev.report({"a": [answer()], "b": ["?"]}, [GOLD])
     assert table.loc["a", "exact"] == 1 and table.loc["b", "valid JSON"] == 0
     assert (table["exact low"] <= table["exact"]).all() and (table["exact"] <= table["exact high"]).all()
+
+
+# ---------------------------------------------------------------- the general probe
+
+
+@pytest.mark.parametrize("check, right, wrong", [
+    ({"type": "contains", "any": ["paris"]}, ["It is Paris.", "PARIS"], ["parisian food", "", "London"]),
+    ({"type": "contains", "any": ["new york"]}, ["in New York,"], ["new  yorkers"]),
+    ({"type": "contains_all", "all": ["cat", "dog"]}, ["a dog and a cat"], ["a dog"]),
+    ({"type": "exact", "any": ["the cat sat"]}, ["The cat  sat.", '"the cat sat"'], ["the cat sat down", ""]),
+    ({"type": "starts", "any": ["yes"]}, ["Yes, it is"], ["Oh yes", ""]),
+    ({"type": "number", "value": 12}, ["12", "7 + 5 = 12.", "12.0"], ["12 or 13", "twelve", "", "-12", "112"]),
+    ({"type": "number", "value": 1200}, ["1,200 in all"], ["1,2", "200"]),
+    ({"type": "words", "low": 1, "high": 2}, ["blue", "light blue"], ["", "a light blue"]),
+    ({"type": "items", "count": 3}, ["a, b, c", "a\nb\nc\n"], ["a, b", "a b c"]),
+    ({"type": "lacks", "none": ["e"]}, ["dog"], ["horse", "E", ""]),
+    ({"type": "upper"}, ["NIGHT 7."], ["Night", "", "77"]),
+])
+def test_a_rule_of_the_probe_tells_right_from_wrong(check, right, wrong):
+    stored = {"any": None, "all": None, "none": None, "value": None, "low": None, "high": None, "count": None, **check}
+    for rule in (check, stored):  # a datasets row has every key, most of them None
+        assert all(ev.passes(text, rule) for text in right), right
+        assert not any(ev.passes(text, rule) for text in wrong), wrong
+
+
+def test_prose_has_no_rule_to_pass():
+    with pytest.raises(ValueError, match="perplexity"):
+        ev.passes("text", {"type": "perplexity"})

@@ -1,281 +1,37 @@
-"""Chat JSONL: load, validate, split, describe; and the desk's data sets. Explained in lessons 00 and 04.
+"""Chat JSONL and the desk's data sets: load, validate, split, describe, find near-duplicates. Explained in lessons 00 and 04.
 
-The contract is one JSON object per line, `{"id": …, "messages": [{"role": …, "content": …}], …}`: the conversational
-form that TRL, OpenAI and Azure OpenAI take unchanged. A bad line is refused, never dropped.
+`contract` reads and writes chat JSONL, `splits` divides and compares rows, `desk` loads the course's own data,
+`schema` says what stands in it, `style` checks the house style of a reply.
 """
 
-from __future__ import annotations
+from .contract import ROLES, DataError, Row, load_chat, read_chat, strict_json, write_chat
+from .desk import (
+    ANSWER_INSTRUCTION,
+    EXTRACT_INSTRUCTION,
+    HERE,
+    NOT_IN_DOCUMENTS,
+    REPLY_INSTRUCTION,
+    TONE_INSTRUCTION,
+    load_answer,
+    load_articles,
+    load_changes,
+    load_extract,
+    load_facts,
+    load_preferences,
+    load_probe,
+    load_reply,
+    load_tone,
+    record_of,
+    sections,
+)
+from .schema import Problem, Product, Record, Tone
+from .splits import SPLITS, Pair, describe, jaccard, leaks, near_duplicates, prompt_of, stratified_split, word_ngrams
+from .style import StyleReport, check_style
 
-import json
-import os
-import random
-import statistics
-from collections import Counter, defaultdict
-from pathlib import Path
-from typing import Annotated, Any, Callable, Iterable, Literal, NoReturn, Sequence
-
-import pandas as pd
-import pyarrow as pa
-from datasets import Dataset, DatasetDict, disable_progress_bars
-from pydantic import BaseModel, ConfigDict, Field
-
-disable_progress_bars()
-
-Row = dict[str, Any]
-ROLES = ("system", "user", "assistant")
-SPLITS = ("train", "validation", "test")
-HERE = Path(__file__).parent
-
-
-class DataError(ValueError):
-    """A file that breaks the contract: says file, line, what was expected, what was found, and how to mend it."""
-
-
-# ---------------------------------------------------------------- the contract
-
-
-def read_chat(path: str | Path) -> list[Row]:
-    """Read and validate a chat JSONL file (UTF-8, a byte-order mark is refused); return its rows in order.
-
-    Each row gets its line number as `id` when it has none. Raises DataError at the first bad line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: expected a chat JSONL file, found {'a folder' if path.is_dir() else 'nothing'}. "
-                        "Fix: check the path; a relative path starts at the folder of the notebook or script.")
-    raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:4]:
-        _refuse(path, 1, "UTF-8 text", "UTF-16 text", "save the file as 'UTF-8'")
-    if raw.startswith(b"\xef\xbb\xbf"):
-        _refuse(path, 1, "plain UTF-8", "a byte-order mark (BOM) at the start of the file",
-                "save the file as 'UTF-8', not as 'UTF-8 with BOM'")
-    rows: list[Row] = []
-    first_seen: dict[str, int] = {}
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        row = _row(path, number, line)
-        row.setdefault("id", str(number))
-        _new_id(path, number, row, first_seen)
-        rows.append(row)
-    if not rows:
-        _refuse(path, 1, "at least one JSON object", "an empty file", "write one conversation per line")
-    return rows
-
-
-def load_chat(path: str | Path) -> Dataset:
-    """`read_chat` as a `datasets.Dataset`; columns are the union of the rows' keys, missing values None."""
-    rows = read_chat(path)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    try:
-        return Dataset.from_list([{key: row.get(key) for key in keys} for row in rows])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise DataError(f"{path}: expected one type per key in all rows; found {error}. Fix: write the value the same way in each row.") from error
-
-
-def write_chat(rows: Iterable[Row], path: str | Path) -> None:
-    """Write rows as chat JSONL; the file appears whole or not at all (temporary file, then rename).
-
-    Every row is validated first. Raises DataError, and leaves an existing file as it was.
-    """
-    path = Path(path)
-    lines: list[str] = []
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows, start=1):
-        try:
-            line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-            encoded = line.encode("utf-8")
-        except (TypeError, ValueError, RecursionError) as error:
-            _refuse(path, number, "values that JSON can hold", str(error), "use text, numbers, lists, objects or null")
-        _new_id(path, number, _row(path, number, encoded), seen)
-        lines.append(line)
-    if not lines:
-        _refuse(path, 1, "at least one row to write", "none", "write one conversation per row")
-    part = path.with_name(path.name + ".part")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-    os.replace(part, path)
-
-
-def strict_json(text: str) -> Any:
-    """`json.loads` of JSON as the standard has it: no NaN or Infinity, no key twice. Raises ValueError or RecursionError."""
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise ValueError(f"the key {twice[0]!r} twice in one object")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which JSON does not have")
-
-
-def _new_id(path: Path, number: int, row: Row, seen: dict[str, int]) -> None:
-    key = row.get("id", str(number))
-    if key in seen:
-        _refuse(path, number, "an id of its own in every row", f"id {key!r}, already used in line {seen[key]}",
-                "rename or delete one of the two (a row without id gets its line number)")
-    seen[key] = number
-
-
-def _row(path: Path, number: int, line: bytes) -> Row:
-    try:
-        row = strict_json(line.decode("utf-8"))
-        json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except UnicodeDecodeError as error:
-        _refuse(path, number, "UTF-8 text", f"byte 0x{line[error.start]:02x} at position {error.start}",
-                "save the file as UTF-8 (it looks like Latin-1 or Windows-1252)")
-    except UnicodeEncodeError:
-        _refuse(path, number, "whole characters", "half of a surrogate pair (\\ud800 to \\udfff alone)", "write the character itself, or both halves")
-    except json.JSONDecodeError as error:
-        _refuse(path, number, "one JSON object on one line", f"{error.msg} at column {error.colno}",
-                "put each conversation on a line of its own, with double quotes and no comma at the end")
-    except RecursionError:
-        _refuse(path, number, "one JSON object on one line", "brackets nested too deeply", "flatten the value, or store it as text")
-    except ValueError as error:
-        _refuse(path, number, "plain JSON values, each key once", str(error), "use null or an ordinary number, and each key once")
-    if not isinstance(row, dict):
-        _refuse(path, number, "a JSON object", _kind(row), 'wrap it: {"messages": [...]}')
-    if "id" in row and not (isinstance(row["id"], str) and row["id"]):
-        _refuse(path, number, "`id` as non-empty text", _kind(row["id"]), "give it a text in double quotes, or remove the key")
-    messages = row.get("messages")
-    if "messages" not in row:
-        _refuse(path, number, "a key `messages`", f"the keys {', '.join(sorted(row)) or '(none)'}",
-                'write {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}')
-    if not isinstance(messages, list) or not messages:
-        _refuse(path, number, "`messages` as a list with at least one turn", _kind(messages), "write [ {...}, {...} ]")
-    for turn, message in enumerate(messages, start=1):
-        _check_turn(path, number, turn, message)
-    if messages[-1]["role"] != "assistant":
-        _refuse(path, number, "an assistant turn at the end: the answer to learn",
-                f"the last turn's role is {messages[-1]['role']!r}", "add the answer, or remove the turns after it")
-    return row
-
-
-def _check_turn(path: Path, number: int, turn: int, message: Any) -> None:
-    where = f"turn {turn} of `messages`"
-    if not isinstance(message, dict):
-        _refuse(path, number, f"{where} as an object with `role` and `content`", _kind(message),
-                'write {"role": "user", "content": "..."}')
-    if message.get("role") not in ROLES:
-        _refuse(path, number, f"{where} with a role out of {', '.join(ROLES)}", f"role {message.get('role')!r}",
-                "use 'user' for people and 'assistant' for the model")
-    content = message.get("content")
-    if not isinstance(content, str):
-        _refuse(path, number, f"{where} with `content` as text", _kind(content),
-                "put the content in double quotes; an answer in JSON is text too (escape its quotes)")
-    if not content.strip():
-        _refuse(path, number, f"{where} with some content", "empty content", "fill it in, or delete the whole line")
-
-
-def _kind(value: Any) -> str:
-    names = {type(None): "nothing (null)", bool: "true/false", int: "a number", float: "a number", str: "text",
-             list: "a list", dict: "an object"}
-    if isinstance(value, (str, list, dict)) and not value:
-        return {str: "empty text", list: "an empty list", dict: "an empty object"}[type(value)]
-    return names.get(type(value), repr(value))
-
-
-def _refuse(path: Path, number: int, expected: str, found: str, fix: str) -> NoReturn:
-    raise DataError(f"{path}, line {number}: expected {expected}; found {found}. Fix: {fix}.")
-
-
-# ---------------------------------------------------------------- split and describe
-
-
-def stratified_split(
-    rows: Sequence[Row],
-    by: Callable[[Row], Any],
-    fractions: Sequence[float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
-) -> dict[str, list[Row]]:
-    """Split rows into train, validation and test so that each stratum `by(row)` is shared out alike.
-
-    Each stratum is shuffled; its rows go, one at a time, to the split that is furthest behind its share, first of
-    this stratum and then of the whole. So a stratum of any size is shared within two rows, and the totals hold as well.
-    Raises DataError for fractions that are not three positive numbers with sum 1. Explained in lesson 04.
-    """
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise DataError(f"fractions: expected three positive numbers with sum 1, found {tuple(fractions)}. "
-                        "Fix: for example (0.7, 0.1, 0.2).")
-    strata: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        strata[str(by(row))].append(index)
-    rng = random.Random(seed)
-    chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
-    done = 0
-    for key in sorted(strata, key=lambda k: (-len(strata[k]), k)):
-        indices = strata[key]
-        rng.shuffle(indices)
-        here = [0, 0, 0]
-        for taken, index in enumerate(indices, start=1):
-            done += 1
-            behind = [
-                (round(fractions[s] * taken - here[s], 9) > 0, fractions[s] * done - len(chosen[SPLITS[s]]), -s)
-                for s in range(3)
-            ]
-            best = max(range(3), key=lambda s: behind[s])
-            here[best] += 1
-            chosen[SPLITS[best]].append(index)
-    return {name: [rows[i] for i in sorted(indices)] for name, indices in chosen.items()}
-
-
-def describe(splits: DatasetDict | dict[str, Any], label: Callable[[Row], Any] | None = None) -> pd.DataFrame:
-    """One row per split: rows, words per prompt (median, longest), characters per answer, and the label counts."""
-    table = {}
-    for name, rows in splits.items():
-        prompts = [sum(len(m["content"].split()) for m in r["messages"][:-1] if m["role"] == "user") for r in rows]
-        answers = [len(r["messages"][-1]["content"]) for r in rows]
-        table[name] = {
-            "rows": len(prompts),
-            "words per prompt (median)": int(statistics.median(prompts or [0])),
-            "words per prompt (longest)": max(prompts, default=0),
-            "characters per answer (median)": int(statistics.median(answers or [0])),
-        }
-        if label:
-            table[name].update({str(k): v for k, v in sorted(Counter(map(label, rows)).items(), key=lambda kv: str(kv[0]))})
-    return pd.DataFrame.from_dict(table, orient="index").fillna(0).astype(int)
-
-
-# ---------------------------------------------------------------- the desk's need `extract`
-
-Product = Literal["Rill", "Tumbla", "Tarn", "Fjell", "Glod", "Skarn", "Brisa", "Mokko", "Pip", "Plissa"]
-Problem = Literal["no_power", "leak", "noise", "poor_result", "smell", "broken_part", "missing_part", "display_app",
-                  "delivery", "billing", "question"]
-
-
-class Record(BaseModel):
-    """The desk's record of a ticket. The annotation guide, `helpers/data/extract/GUIDE.md`, defines every field."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    product: Product | None
-    problem: Problem
-    error_codes: list[Annotated[str, Field(pattern=r"^[A-Z]?[0-9]+$")]] = Field(
-        description="a capital letter, if told, and digits; in the order told, once each")
-    age_months: int | None = Field(ge=0, description="how long the customer has had the product")
-    order: str | None = Field(pattern=r"^PW-[0-9]{6}$")
-    name: str | None = Field(min_length=1)
-    safety: bool
-
-
-EXTRACT_INSTRUCTION = "Write the desk's record of this ticket as JSON."
-
-
-def load_extract() -> DatasetDict:
-    """The need `extract`: tickets with their records, in the chat contract, split into train, validation and test.
-
-    Columns: id, messages (system, user, assistant), wants (what the customer asks for, labelled beside the record),
-    channel, batch, hard (a list of marks); the guide explains them.
-    """
-    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
-    for row in read_chat(HERE / "extract" / "tickets.jsonl"):
-        splits[row.pop("split")].append(row)
-    return DatasetDict({name: Dataset.from_list(rows) for name, rows in splits.items()})
-
-
-def record_of(row: Row) -> dict[str, Any]:
-    """The gold record of a row of `load_extract`, as a dictionary."""
-    return json.loads(row["messages"][-1]["content"])
+__all__ = [
+    "ANSWER_INSTRUCTION", "EXTRACT_INSTRUCTION", "HERE", "NOT_IN_DOCUMENTS", "REPLY_INSTRUCTION", "ROLES", "SPLITS", "TONE_INSTRUCTION",
+    "DataError", "Pair", "Problem", "Product", "Record", "Row", "StyleReport", "Tone", "check_style", "describe", "jaccard", "leaks",
+    "load_answer", "load_articles", "load_changes", "load_chat", "load_extract", "load_facts", "load_preferences", "load_probe",
+    "load_reply", "load_tone", "near_duplicates", "prompt_of", "read_chat", "record_of", "sections", "stratified_split", "strict_json",
+    "word_ngrams", "write_chat",
+]

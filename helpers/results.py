@@ -1,0 +1,166 @@
+"""Measured rows with their provenance, and the runs that re-make them. First part: how hard the desk's data is.
+
+`python -m helpers.results` re-makes what is missing or out of date in `lessons/results/`. Rows are read in lesson 05 and
+explained in lesson 09. Each row says what it was measured with, so a reader can judge it and a test can see that it is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+from datasets import Dataset
+
+from helpers import data, evaluation, models, training
+
+FOLDER = Path(__file__).parents[1] / "lessons" / "results"
+DIFFICULTY = FOLDER / "difficulty.jsonl"
+LIBRARIES = ("torch", "transformers", "peft", "trl")
+FILES = {"extract": "extract/tickets.jsonl", "tone": "tone/messages.jsonl"}
+ANSWER_TOKENS = {"extract": 90, "tone": 8}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The knobs of lesson 05 for one run. `epochs` 0 is the base model without training; `longest` counts tokens."""
+
+    need: str
+    epochs: int
+    learning_rate: float = 2e-3
+    rank: int = 16
+    alpha: int = 16
+    targets: str = "all-linear"
+    batch: int = 4
+    longest: int = 300
+    seed: int = 0
+
+
+RUNS = (Recipe("extract", 0), Recipe("extract", 3), Recipe("tone", 0), Recipe("tone", 2))
+
+
+def data_hash(need: str) -> str:
+    """SHA-256 of the file that holds a need's rows: another data set, another hash."""
+    return hashlib.sha256((data.HERE / FILES[need]).read_bytes()).hexdigest()
+
+
+def provenance(need: str) -> dict[str, Any]:
+    """With what and on what a row was measured: versions, processor, threads, data, commit, day (UTC)."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=FOLDER.parent, capture_output=True, text=True)
+    return {
+        **{name: version(name) for name in LIBRARIES}, "python": platform.python_version(), "model": models.model_name(),
+        "cpu": _cpu(), "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "data": data_hash(need), "commit": git.stdout.strip() or None, "day": datetime.now(timezone.utc).date().isoformat(),
+    }
+
+
+def measure(recipe: Recipe) -> dict[str, Any]:
+    """Train by the recipe and answer every test row; one row of results.
+
+    `exact`: whole answers right, with a Wilson interval at 95 %; `hard` and `easy`: the same over rows with and without a
+    mark. Minutes are of training alone; memory is the peak of this process in GB.
+    """
+    training.quiet()
+    desk = {"extract": data.load_extract, "tone": data.load_tone}[recipe.need]()
+    tokenizer, model = models.load_tokenizer(), models.load_model()
+    minutes, tokens = 0.0, 0
+    if recipe.epochs:
+        rows = [r for r in desk["train"] if models.count_tokens(tokenizer, r["messages"]) <= recipe.longest]
+        tokens = recipe.epochs * sum(models.count_tokens(tokenizer, r["messages"]) for r in rows)
+        start = time.monotonic()
+        model = _tune(model, tokenizer, rows, recipe)
+        minutes = (time.monotonic() - start) / 60
+    test = list(desk["test"])
+    answers = models.generate(model, tokenizer, [r["messages"][:-1] for r in test], max_new_tokens=ANSWER_TOKENS[recipe.need])
+    right = [_right(recipe.need, answer, row) for answer, row in zip(answers, test)]
+    return {
+        "recipe": asdict(recipe), "rows": len(test), "exact": _interval(right),
+        "hard": _interval([x for x, r in zip(right, test) if r["hard"]]), "easy": _interval([x for x, r in zip(right, test) if not r["hard"]]),
+        "minutes": round(minutes, 1), "tokens": tokens, "memory_gb": round(training.peak_memory_gb(), 1), "provenance": provenance(recipe.need),
+    }
+
+
+def read(path: Path = DIFFICULTY) -> list[dict[str, Any]]:
+    """The stored rows, in order; none when the file is not there."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def find(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The stored row of a recipe, if it was measured on today's data."""
+    same = [r for r in rows if r["recipe"] == asdict(recipe) and r["provenance"]["data"] == data_hash(recipe.need)]
+    return same[-1] if same else None
+
+
+def store(row: dict[str, Any], path: Path = DIFFICULTY) -> None:
+    """Add a row in the place of the one with the same recipe; the file is replaced whole."""
+    rows = [r for r in read(path) if r["recipe"] != row["recipe"]] + [row]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8", newline="\n")
+    os.replace(part, path)
+
+
+def _tune(model, tokenizer, rows: list[data.Row], recipe: Recipe):
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    train = Dataset.from_list([{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in rows])
+    trainer = training.answer_loss_only(SFTTrainer(
+        model, train_dataset=train, processing_class=tokenizer,
+        peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=recipe.targets, task_type="CAUSAL_LM"),
+        args=SFTConfig(output_dir="out", learning_rate=recipe.learning_rate, num_train_epochs=recipe.epochs,
+                       per_device_train_batch_size=recipe.batch, lr_scheduler_type="linear", warmup_steps=0.1,
+                       train_sampling_strategy="group_by_length", **training.quiet_settings(recipe.seed)),
+    ))
+    trainer.train()
+    return trainer.model.eval()
+
+
+def _right(need: str, answer: str, row: data.Row) -> bool:
+    if need == "extract":
+        return bool(evaluation.exact_match([answer], [data.record_of(row)])[0])
+    return answer.strip() == row["messages"][-1]["content"]
+
+
+def _interval(right: Sequence[bool]) -> list[float]:
+    found = evaluation.proportion(right)
+    return [round(x, 3) for x in (found.estimate, found.low, found.high)] + [len(right)]
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Re-make the measured rows that are missing or out of date in lessons/results/.")
+    parser.add_argument("--need", choices=sorted(FILES), help="only this need")
+    parser.add_argument("--force", action="store_true", help="measure again even where the stored row is up to date")
+    parser.add_argument("--run", type=int, choices=range(len(RUNS)), help="measure this one run in this process (used for each row, so that memory is its own)")
+    chosen = parser.parse_args()
+    if chosen.run is not None:
+        store(measure(RUNS[chosen.run]))
+        return
+    for number, recipe in enumerate(RUNS):
+        if chosen.need not in (None, recipe.need) or (not chosen.force and find(recipe, read())):
+            continue
+        print(f"{recipe.need}, {recipe.epochs} epochs: measuring …", flush=True)
+        subprocess.run([sys.executable, "-m", "helpers.results", "--run", str(number)], check=True)
+        row = find(recipe, read())
+        print(f"{recipe.need}, {recipe.epochs} epochs: exact {row['exact']}, hard {row['hard']}, easy {row['easy']}, {row['minutes']} min", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import io
 from typing import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from helpers.evaluation import Interval
@@ -50,6 +51,27 @@ def score_bars(scores: dict[str, Interval], title: str, axis: str = "share of te
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=12)
     figure.numbers = "; ".join(f"{name} {s}" for name, s in scores.items())
+    return figure
+
+
+def split_bars(counts: pd.DataFrame, title: str) -> Chart:
+    """How the rows of each label are shared out: one stacked bar per column, one part per row of `counts`.
+
+    `counts`: the label columns of `data.describe`, one row per split. The parts differ in colour and in hatching.
+    """
+    figure = Chart(figsize=(7, 0.38 * counts.shape[1] + 1.4), layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(counts.shape[1])
+    for (name, values), colour, hatch in zip(counts.iterrows(), (BLUE, ORANGE, GREEN), ("", "//", "..")):
+        bars = axes.barh(range(counts.shape[1]), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=name, height=0.7)
+        axes.bar_label(bars, label_type="center", fontsize=9, color="black", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+        left += values.to_numpy(dtype=float)
+    axes.set(yticks=range(counts.shape[1]), yticklabels=list(counts.columns), xlabel="rows")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(counts), frameon=False)
+    axes.set_title(title, loc="left", fontsize=12)
+    figure.numbers = "; ".join(f"{label} {'/'.join(map(str, counts[label]))}" for label in counts.columns)
     return figure
 
 

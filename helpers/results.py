@@ -102,6 +102,14 @@ def find(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | Non
     return same[-1] if same else None
 
 
+def stored(recipe: Recipe) -> dict[str, Any]:
+    """The stored row of a recipe for today's data. Raises LookupError that says how to make it when there is none."""
+    if (row := find(recipe, read())) is None:
+        raise LookupError(f"{DIFFICULTY}: expected a row of {recipe} measured on today's data, found none. "
+                          f"Fix: python -m helpers.results --need {recipe.need} (a quarter of an hour), or check out the file with git.")
+    return row
+
+
 def store(row: dict[str, Any], path: Path = DIFFICULTY) -> None:
     """Add a row in the place of the one with the same recipe; the file is replaced whole."""
     rows = [r for r in read(path) if r["recipe"] != row["recipe"]] + [row]
@@ -113,6 +121,7 @@ def store(row: dict[str, Any], path: Path = DIFFICULTY) -> None:
 
 def _tune(model, tokenizer, rows: list[data.Row], recipe: Recipe):
     from peft import LoraConfig
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     train = Dataset.from_list([{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in rows])
@@ -123,6 +132,7 @@ def _tune(model, tokenizer, rows: list[data.Row], recipe: Recipe):
                        per_device_train_batch_size=recipe.batch, lr_scheduler_type="linear", warmup_steps=0.1,
                        train_sampling_strategy="group_by_length", **training.quiet_settings(recipe.seed)),
     ))
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return trainer.model.eval()
 
@@ -158,7 +168,7 @@ def main() -> None:
             continue
         print(f"{recipe.need}, {recipe.epochs} epochs: measuring …", flush=True)
         subprocess.run([sys.executable, "-m", "helpers.results", "--run", str(number)], check=True)
-        row = find(recipe, read())
+        row = stored(recipe)
         print(f"{recipe.need}, {recipe.epochs} epochs: exact {row['exact']}, hard {row['hard']}, easy {row['easy']}, {row['minutes']} min", flush=True)
 
 

@@ -34,7 +34,7 @@ ANSWER_TOKENS = {"extract": 90, "tone": 8}
 
 @dataclass(frozen=True)
 class Recipe:
-    """The knobs of lesson 05 for one run. `epochs` 0 is the base model without training; `longest` counts tokens."""
+    """The knobs of lesson 05 for one run. `epochs` 0 is the base model without training; `longest` is in tokens, prompt and answer."""
 
     need: str
     epochs: int
@@ -43,7 +43,7 @@ class Recipe:
     alpha: int = 16
     targets: str = "all-linear"
     batch: int = 4
-    longest: int = 300
+    longest: int = 400
     seed: int = 0
 
 
@@ -51,43 +51,45 @@ RUNS = (Recipe("extract", 0), Recipe("extract", 3), Recipe("tone", 0), Recipe("t
 
 
 def data_hash(need: str) -> str:
-    """SHA-256 of the file that holds a need's rows: another data set, another hash."""
-    return hashlib.sha256((data.HERE / FILES[need]).read_bytes()).hexdigest()
+    """SHA-256 of the file that holds a need's rows, line ends as on Linux: another data set, another hash."""
+    return hashlib.sha256((data.HERE / FILES[need]).read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
 def provenance(need: str) -> dict[str, Any]:
     """With what and on what a row was measured: versions, processor, threads, data, commit, day (UTC)."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=FOLDER.parent, capture_output=True, text=True)
     return {
         **{name: version(name) for name in LIBRARIES}, "python": platform.python_version(), "model": models.model_name(),
         "cpu": _cpu(), "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
-        "data": data_hash(need), "commit": git.stdout.strip() or None, "day": datetime.now(timezone.utc).date().isoformat(),
+        "data": data_hash(need), "commit": _commit(), "day": datetime.now(timezone.utc).date().isoformat(),
     }
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:
     """Train by the recipe and answer every test row; one row of results.
 
-    `exact`: whole answers right, with a Wilson interval at 95 %; `hard` and `easy`: the same over rows with and without a
-    mark. Minutes are of training alone; memory is the peak of this process in GB.
+    `exact` is [share of whole answers that are right, low, high, rows] with a Wilson interval at 95 %; `hard` and `easy` are
+    the same over rows with and without a mark. `train_rows` and `tokens` (over all epochs) say what was trained on, `minutes`
+    what the training steps took, `memory_gb` the peak of this process in GB.
     """
     training.quiet()
+    source = provenance(recipe.need)
     desk = {"extract": data.load_extract, "tone": data.load_tone}[recipe.need]()
     tokenizer, model = models.load_tokenizer(), models.load_model()
-    minutes, tokens = 0.0, 0
-    if recipe.epochs:
-        rows = [r for r in desk["train"] if models.count_tokens(tokenizer, r["messages"]) <= recipe.longest]
-        tokens = recipe.epochs * sum(models.count_tokens(tokenizer, r["messages"]) for r in rows)
+    rows = [r for r in desk["train"] if _tokens(tokenizer, r) <= recipe.longest] if recipe.epochs else []
+    minutes = 0.0
+    if rows:
+        trainer = _trainer(model, tokenizer, rows, recipe)
         start = time.monotonic()
-        model = _tune(model, tokenizer, rows, recipe)
-        minutes = (time.monotonic() - start) / 60
+        trainer.train()
+        minutes, model = (time.monotonic() - start) / 60, trainer.model.eval()
     test = list(desk["test"])
     answers = models.generate(model, tokenizer, [r["messages"][:-1] for r in test], max_new_tokens=ANSWER_TOKENS[recipe.need])
     right = [_right(recipe.need, answer, row) for answer, row in zip(answers, test)]
     return {
         "recipe": asdict(recipe), "rows": len(test), "exact": _interval(right),
         "hard": _interval([x for x, r in zip(right, test) if r["hard"]]), "easy": _interval([x for x, r in zip(right, test) if not r["hard"]]),
-        "minutes": round(minutes, 1), "tokens": tokens, "memory_gb": round(training.peak_memory_gb(), 1), "provenance": provenance(recipe.need),
+        "train_rows": len(rows), "tokens": recipe.epochs * sum(_tokens(tokenizer, r) for r in rows), "minutes": round(minutes, 1),
+        "memory_gb": round(training.peak_memory_gb(), 1), "provenance": source,
     }
 
 
@@ -97,9 +99,15 @@ def read(path: Path = DIFFICULTY) -> list[dict[str, Any]]:
 
 
 def find(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The stored row of a recipe, if it was measured on today's data."""
-    same = [r for r in rows if r["recipe"] == asdict(recipe) and r["provenance"]["data"] == data_hash(recipe.need)]
+    """The row of a recipe, if it was measured with this model on today's data. Library versions are not compared."""
+    now = {"model": models.model_name(), "data": data_hash(recipe.need)}
+    same = [r for r in rows if r["recipe"] == asdict(recipe) and now.items() <= r["provenance"].items()]
     return same[-1] if same else None
+
+
+def due(rows: Sequence[dict[str, Any]], need: str | None = None, force: bool = False) -> list[int]:
+    """Which of `RUNS`, by number, have no row for this model and today's data; with `force`, all of the need."""
+    return [n for n, recipe in enumerate(RUNS) if need in (None, recipe.need) and (force or find(recipe, rows) is None)]
 
 
 def stored(recipe: Recipe) -> dict[str, Any]:
@@ -111,30 +119,35 @@ def stored(recipe: Recipe) -> dict[str, Any]:
 
 
 def store(row: dict[str, Any], path: Path = DIFFICULTY) -> None:
-    """Add a row in the place of the one with the same recipe; the file is replaced whole."""
-    rows = [r for r in read(path) if r["recipe"] != row["recipe"]] + [row]
+    """Add a row in the place of the one with the same recipe and model; the file is replaced whole."""
+    key = lambda r: (r["recipe"], r["provenance"]["model"])
+    rows = [r for r in read(path) if key(r) != key(row)] + [row]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8", newline="\n")
     os.replace(part, path)
 
 
-def _tune(model, tokenizer, rows: list[data.Row], recipe: Recipe):
+def _trainer(model, tokenizer, rows: list[data.Row], recipe: Recipe):
+    """The trainer of lesson 05, silent."""
     from peft import LoraConfig
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     train = Dataset.from_list([{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in rows])
-    trainer = training.answer_loss_only(SFTTrainer(
+    trainer = SFTTrainer(
         model, train_dataset=train, processing_class=tokenizer,
         peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=recipe.targets, task_type="CAUSAL_LM"),
         args=SFTConfig(output_dir="out", learning_rate=recipe.learning_rate, num_train_epochs=recipe.epochs,
                        per_device_train_batch_size=recipe.batch, lr_scheduler_type="linear", warmup_steps=0.1,
                        train_sampling_strategy="group_by_length", **training.quiet_settings(recipe.seed)),
-    ))
+    )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return trainer.model.eval()
+    return training.answer_loss_only(trainer)
+
+
+def _tokens(tokenizer, row: data.Row) -> int:
+    return len(tokenizer.apply_chat_template(row["messages"])["input_ids"])
 
 
 def _right(need: str, answer: str, row: data.Row) -> bool:
@@ -146,6 +159,14 @@ def _right(need: str, answer: str, row: data.Row) -> bool:
 def _interval(right: Sequence[bool]) -> list[float]:
     found = evaluation.proportion(right)
     return [round(x, 3) for x in (found.estimate, found.low, found.high)] + [len(right)]
+
+
+def _commit() -> str | None:
+    """The commit of the course, marked `-dirty` when tracked files differ from it; None outside a git checkout."""
+    try:
+        return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=data.HERE, capture_output=True, text=True).stdout.strip() or None
+    except OSError:
+        return None
 
 
 def _cpu() -> str:
@@ -163,11 +184,11 @@ def main() -> None:
     if chosen.run is not None:
         store(measure(RUNS[chosen.run]))
         return
-    for number, recipe in enumerate(RUNS):
-        if chosen.need not in (None, recipe.need) or (not chosen.force and find(recipe, read())):
-            continue
+    for number in due(read(), chosen.need, chosen.force):
+        recipe = RUNS[number]
         print(f"{recipe.need}, {recipe.epochs} epochs: measuring …", flush=True)
-        subprocess.run([sys.executable, "-m", "helpers.results", "--run", str(number)], check=True)
+        if code := subprocess.run([sys.executable, "-m", "helpers.results", "--run", str(number)]).returncode:
+            raise SystemExit(f"{recipe.need}, {recipe.epochs} epochs: the run stopped with code {code}, see above. Rows measured before it are stored; the same command goes on.")
         row = stored(recipe)
         print(f"{recipe.need}, {recipe.epochs} epochs: exact {row['exact']}, hard {row['hard']}, easy {row['easy']}, {row['minutes']} min", flush=True)
 

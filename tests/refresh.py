@@ -3,7 +3,8 @@
     python course.py refresh [NOTEBOOK …]        (all lessons by default)
 
 A cell whose new outputs agree with the stored ones keeps the stored ones, pictures included, so a diff shows only
-real changes. The file is written to a temporary file and renamed; when a cell fails it is left as it was.
+real changes. After the first cell that changed the tolerance is zero: what follows may come from the change, and one
+notebook must not tell of two runs. The file is written to a temporary file and renamed; when a cell fails it is left as it was.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def refresh(path: Path) -> list[int]:
             never_run = cell.execution_count is None
             count += 1
             new = run_cell(client, cell, index)
-            if never_run or not agree(new, old, stated["rtol"], stated["atol"]):
+            rtol, atol = (0.0, 0.0) if changed else (stated["rtol"], stated["atol"])
+            if never_run or not agree(new, old, rtol, atol):
                 changed.append(count - 1)
             else:
                 cell.outputs = old

@@ -413,6 +413,16 @@ def test_refresh_stores_what_differs(tmp_path: Path):
     assert counts == list(range(1, len(cases) + 1))
 
 
+def test_after_a_change_nothing_of_the_old_run_stays(tmp_path: Path):
+    """A later number that moved within its tolerance is stored anew as well; an equal one, and an earlier one, stay."""
+    near = new_code_cell("print('loss 0.5001')", execution_count=1, outputs=[out("loss 0.5000\n")], metadata={"tags": ["rtol=1e-2"]})
+    changed = new_code_cell("print('rows 41')", execution_count=2, outputs=[out("rows 40\n")])
+    equal = new_code_cell("print('done')", execution_count=4, outputs=[out("done\n")])
+    path = write(tmp_path / "lesson.ipynb", [near, changed, nbformat.from_dict({**near, "execution_count": 3}), equal])
+    assert refresh.refresh(path) == [1, 2]
+    assert outputs(path) == [[out("loss 0.5000\n")], [out("rows 41\n")], [out("loss 0.5001\n")], [out("done\n")]]
+
+
 def test_refresh_again_and_again(tmp_path: Path, capsys: pytest.CaptureFixture):
     """One notebook whose cells read their numbers from a file: noise, a change, an error."""
     inputs = tmp_path / "inputs.json"

@@ -62,6 +62,8 @@ def split_bars(counts: pd.DataFrame, title: str) -> Chart:
     figure = Chart(figsize=(7, 0.38 * counts.shape[1] + 1.4), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(counts.shape[1])
+    if not 1 <= len(counts) <= 3:
+        raise ValueError(f"split_bars: expected one to three splits, found {len(counts)}. Fix: choose rows of the table with .loc.")
     for (name, values), colour, hatch in zip(counts.iterrows(), (BLUE, ORANGE, GREEN), ("", "//", "..")):
         bars = axes.barh(range(counts.shape[1]), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=name, height=0.7)
         axes.bar_label(bars, label_type="center", fontsize=9, color="black", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
@@ -69,7 +71,7 @@ def split_bars(counts: pd.DataFrame, title: str) -> Chart:
     axes.set(yticks=range(counts.shape[1]), yticklabels=list(counts.columns), xlabel="rows")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(counts), frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(counts), frameon=False)
     axes.set_title(title, loc="left", fontsize=12)
     figure.numbers = "; ".join(f"{label} {'/'.join(map(str, counts[label]))}" for label in counts.columns)
     return figure

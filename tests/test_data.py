@@ -115,6 +115,11 @@ def test_nothing_is_written_that_could_not_be_read_again(tmp_path, rows, what):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(data.DataError, match="expected an existing folder.*Fix"):
+        data.write_chat([json.loads(GOOD)], tmp_path / "none" / "rows.jsonl")
+
+
 def test_a_key_with_two_types_is_refused_by_name(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(messages(USER, ANSWER)[:-1] + b', "score": 1}\n' + messages(USER, ANSWER)[:-1] + b', "score": "high"}')
@@ -213,7 +218,22 @@ def test_a_threshold_that_makes_no_sense_is_refused(threshold):
         data.near_duplicates([], threshold)
 
 
+@pytest.mark.parametrize("rows", [[chat("a", "one two three four"), chat("a", "five six seven eight")], [{"messages": chat("a", "one")["messages"]}]])
+def test_rows_without_an_id_of_their_own_are_refused(rows):
+    with pytest.raises(data.DataError, match="row [12]: expected an id of its own.*Fix"):
+        data.near_duplicates(rows, 0.5)
+
+
+def test_devanagari_words_stay_whole():
+    assert data.word_ngrams("\u0926\u0941\u0915\u093e\u0928 \u092c\u0902\u0926", 1) == {("\u0926\u0941\u0915\u093e\u0928",), ("\u092c\u0902\u0926",)}
+
+
 # ---------------------------------------------------------------- describe
+
+
+def test_describe_says_what_it_needs():
+    with pytest.raises(data.DataError, match="expected rows with `messages`.*prompt, chosen.*Fix"):
+        data.describe(data.load_preferences())
 
 
 def test_describe_takes_an_empty_split():

@@ -160,7 +160,7 @@ def test_report_has_a_row_per_system():
     ({"type": "contains", "any": ["new york"]}, ["in New York,"], ["new  yorkers"]),
     ({"type": "contains_all", "all": ["cat", "dog"]}, ["a dog and a cat"], ["a dog"]),
     ({"type": "exact", "any": ["the cat sat"]}, ["The cat  sat.", '"the cat sat"'], ["the cat sat down", ""]),
-    ({"type": "starts", "any": ["yes"]}, ["Yes, it is"], ["Oh yes", ""]),
+    ({"type": "starts", "any": ["yes"]}, ["Yes, it is", "yes"], ["Oh yes", "", "Yesterday we went"]),
     ({"type": "number", "value": 12}, ["12", "7 + 5 = 12.", "12.0"], ["12 or 13", "twelve", "", "-12", "112"]),
     ({"type": "number", "value": 1200}, ["1,200 in all"], ["1,2", "200"]),
     ({"type": "words", "low": 1, "high": 2}, ["blue", "light blue"], ["", "a light blue"]),
@@ -178,3 +178,9 @@ def test_a_rule_of_the_probe_tells_right_from_wrong(check, right, wrong):
 def test_prose_has_no_rule_to_pass():
     with pytest.raises(ValueError, match="perplexity"):
         ev.passes("text", {"type": "perplexity"})
+
+
+@pytest.mark.parametrize("check", [{}, {"type": "sounds nice"}])
+def test_an_unknown_rule_is_refused(check):
+    with pytest.raises(ValueError, match="expected a type that the docstring lists"):
+        ev.passes("text", check)

@@ -62,6 +62,11 @@ def test_a_good_reply_keeps_all_rules():
     ("promise", "we book", "tomorrow we book"),
     ("figures", "11 weeks", "12 weeks"),
     ("figures", "E27 comes", "E28 comes"),
+    ("figures", "E27 comes", "F27 comes"),
+    ("figures", "Do this", "It costs €11. Do this"),
+    ("figures", "Do this", "It costs €2450. Do this"),
+    ("promise", "Do this", "We are refunding it. Do this"),
+    ("promise", "Do this", "We reimburse you. Do this"),
     ("figures", "Do this", "It costs €25.50. Do this"),
 ])
 def test_each_rule_is_broken_alone_by_what_breaks_it(rule, old, new):
@@ -86,8 +91,11 @@ def test_what_the_rules_allow_passes(old, new):
 def test_the_score_is_the_share_of_rules_kept():
     assert len(RULES) == 10
     assert check_style(GOOD.replace("Take care", "Bye").replace("clicks.", "clicks!"), name="Asha Kulkarni", product="Rill", known=KNOWN).score == pytest.approx(0.8)
-    worst = check_style("", name="A", product="Rill")
-    assert set(worst.broken) == {"greeting", "sign_off", "next_step", "length", "terms"} and worst.score == 0.5
+    for little in ("", "ok", "Hello,\n\nWe will see.\n\nTake care,\nThe Pellwarth desk"):
+        silent = check_style(little, name=None, product=None)
+        assert silent.score == 0 and set(silent.broken) == set(RULES), "silence keeps no rule"
+    essay = check_style("The capital of France is a large town on a river, and people from all over the world come to see its towers and museums.")
+    assert set(essay.broken) == {"greeting", "sign_off", "next_step", "length"} and essay.score == pytest.approx(0.6)
 
 
 def test_the_guide_names_the_rules_and_words_that_the_checker_uses():

@@ -81,6 +81,8 @@ def write_chat(rows: Iterable[Row], path: str | Path) -> None:
         lines.append(line)
     if not lines:
         _refuse(path, 1, "at least one row to write", "none", "write one conversation per row")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: expected an existing folder, found nothing at {path.parent}. Fix: make the folder first.")
     part = path.with_name(path.name + ".part")
     part.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     os.replace(part, path)

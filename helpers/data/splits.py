@@ -52,10 +52,17 @@ def stratified_split(
     return {name: [rows[i] for i in sorted(indices)] for name, indices in chosen.items()}
 
 
-def describe(splits: DatasetDict | dict[str, Any], label: Callable[[Row], Any] | None = None) -> pd.DataFrame:
-    """One row per split: rows, words per prompt (median, longest), characters per answer, and the label counts."""
+def describe(splits: Mapping[str, Any], label: Callable[[Row], Any] | None = None) -> pd.DataFrame:
+    """One row per split: rows, words per prompt (median, longest), characters per answer, and the label counts.
+
+    `splits`: name -> rows in the chat contract; `label`: what to count, one value per row. The picture of it is
+    `plots.split_bars`. Raises DataError for rows without `messages`.
+    """
     table = {}
     for name, rows in splits.items():
+        if any("messages" not in row for row in rows):
+            raise DataError(f"describe: expected rows with `messages`, found the keys {', '.join(rows[0])} in {name}. "
+                            "Fix: give it rows in the chat contract; of a preference pair, the prompt and the chosen reply.")
         prompts = [sum(len(m["content"].split()) for m in r["messages"][:-1] if m["role"] == "user") for r in rows]
         answers = [len(r["messages"][-1]["content"]) for r in rows]
         table[name] = {
@@ -92,13 +99,19 @@ def near_duplicates(
 
     Candidates come from MinHash with locality-sensitive hashing (Broder 1997; the library datasketch), so a large file does
     not need every pair; each candidate is then compared exactly. A pair over the threshold is missed with a chance of at
-    most 1 in 1,000. Raises DataError for a threshold outside 0 to 1. Explained in lesson 04.
+    most 1 in 500. Raises DataError for a threshold below 0.05 or from 1 on, and for rows without an id of their own.
+    Explained in lesson 04.
     """
     from datasketch import MinHash, MinHashLSH
 
     if not 0.05 <= threshold < 1:
         raise DataError(f"threshold: expected a share from 0.05 to below 1, found {threshold}. Fix: 0.5 finds rewritten copies, 0.9 exact ones.")
-    grams = {str(row["id"]): word_ngrams(text(row), n) for row in rows}
+    grams: dict[str, set[tuple[str, ...]]] = {}
+    for number, row in enumerate(rows, start=1):
+        key = str(row.get("id", ""))
+        if not key or key in grams:
+            raise DataError(f"row {number}: expected an id of its own, found {row.get('id')!r}{' a second time' if key else ''}. Fix: number the rows first.")
+        grams[key] = word_ngrams(text(row), n)
     permutations = 128
     per_band = max(r for r in range(1, 17) if r == 1 or (1 - threshold**r) ** (permutations // r) < 1e-3)
     index = MinHashLSH(num_perm=permutations, params=(permutations // per_band, per_band))
@@ -132,7 +145,7 @@ def leaks(
 
 def word_ngrams(text: str, n: int = 4) -> set[tuple[str, ...]]:
     """The word n-grams of a text, lower case; a text of fewer words than n is one n-gram by itself."""
-    words = re.findall(r"\w+", text.lower())
+    words = re.findall(r"[\w\u0900-\u097f]+", text.lower())  # Devanagari vowel signs belong to their word
     return {tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 Values = Sequence[float] | np.ndarray
 
@@ -72,10 +74,63 @@ def compare_paired(a: Values, b: Values, *, n: int = 10_000, level: float = 0.95
     systems cancels. If the interval excludes 0, the difference is more than the luck of these rows, provided
     that there are some dozens of them: with a handful the bootstrap is too sure (lesson 08).
     """
+    return bootstrap(_paired("compare_paired", a, b), n=n, level=level, seed=seed)
+
+
+def permutation_test(a: Values, b: Values, n: int = 10_000, seed: int = 0) -> float:
+    """The two-sided p value of the mean of `a - b`: how often would luck alone give a difference this large?
+
+    Both have shape (rows,), in the same order of rows. If the systems were equal, a row's two scores could as well be
+    swapped: the sign of each difference is flipped at random (Fisher 1935; for language tasks, Dror et al. 2018, ACL). With
+    at most log2(`n`) rows that differ, all flips are counted and p is exact; else `n` random flips are, and the observed one
+    is added to them, so that p is never 0 (Phipson & Smyth 2010). Raises ValueError when the scores differ in number.
+    Explained in lesson 08.
+    """
+    differences = _paired("permutation_test", a, b)
+    differences = differences[differences != 0]  # a flip of zero changes nothing
+    observed = abs(differences.sum()) * (1 - 1e-12) - 1e-12  # equal sums in another order of addition count as equal
+    if 2 ** len(differences) <= n:
+        return float(np.mean([abs(np.dot(signs, differences)) >= observed for signs in itertools.product((-1, 1), repeat=len(differences))]))
+    rng, extreme = np.random.default_rng(seed), 0
+    for start in range(0, n, 1000):  # in parts, so that many rows need little memory
+        signs = rng.choice((-1.0, 1.0), size=(min(1000, n - start), len(differences)))
+        extreme += int((np.abs(signs @ differences) >= observed).sum())
+    return (extreme + 1) / (n + 1)
+
+
+def rows_needed(difference: float, rate: float, discordant: float | None = None, power: float = 0.8, level: float = 0.95) -> int:
+    """How many test rows it takes to see that one system is right more often than another, on the same rows.
+
+    `difference`: of the two shares of right rows, such as 0.05; `rate`: the share of the first; the second has
+    `rate + difference`. `discordant`: the share of rows where just one of the two is right; by default, that of systems
+    which err independently. Systems that err on the same rows have a smaller one, and need fewer rows. `power`: how often
+    the test shall see the difference; `level`: 1 - the rate of false alarms.
+
+    McNemar's test (1947), sample size by Connor (1987, Biometrics 43): with d the difference and q the discordant share,
+    n = (z(level) sqrt(q) + z(power) sqrt(q - d^2))^2 / d^2, rounded up. Raises ValueError for shares that no two systems
+    can have. Explained in lesson 08.
+    """
+    other = rate + difference
+    if not (0 <= rate <= 1 and 0 <= other <= 1 and difference):
+        raise ValueError(f"rows_needed: expected a difference other than 0, and both shares between 0 and 1, got {rate} and {other:g}. "
+                         "Fix: give the rate of the first system and the difference as shares, such as 0.6 and 0.05.")
+    if not (0 < power < 1 and 0 < level < 1):
+        raise ValueError(f"rows_needed: expected power and level between 0 and 1, got {power} and {level}. Fix: give shares, such as 0.8 and 0.95.")
+    least, most = abs(difference), min(rate + other, 2 - rate - other)
+    share = rate * (1 - other) + other * (1 - rate) if discordant is None else discordant
+    if not least - 1e-12 <= share <= most + 1e-12:
+        raise ValueError(f"rows_needed: expected a discordant share from {least:g} to {most:g}, which these rates allow, got {share:g}. "
+                         "Fix: count the rows where just one of the two systems is right, and divide by all rows.")
+    z_level, z_power = norm.ppf((1 + level) / 2), norm.ppf(power)
+    root = z_level * math.sqrt(share) + z_power * math.sqrt(max(share - difference**2, 0))
+    return math.ceil(root**2 / difference**2)
+
+
+def _paired(who: str, a: Values, b: Values) -> np.ndarray:
     a, b = _vector(a), _vector(b)
     if a.shape != b.shape:
-        raise ValueError(f"compare_paired: expected two systems scored on the same rows, got {len(a)} and {len(b)} scores.")
-    return bootstrap(a - b, n=n, level=level, seed=seed)
+        raise ValueError(f"{who}: expected two systems scored on the same rows, got {len(a)} and {len(b)} scores. Fix: score both on the same rows.")
+    return a - b
 
 
 def _vector(values: Values) -> np.ndarray:

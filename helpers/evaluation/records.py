@@ -81,10 +81,10 @@ def macro_f1(answers: Sequence[str], gold: Sequence[dict[str, Any]], n: int = 20
     """The mean of the fields' F1 with its bootstrap interval over rows: every field counts the same."""
     same_length(answers, gold)
     counts = np.stack([field_counts(answers, gold, field) for field in gold[0]], axis=1)  # (rows, fields, 3)
-    return bootstrap(counts, _mean_f1, n=n, seed=seed)
+    return bootstrap(counts, mean_f1, n=n, seed=seed)
 
 
-def _mean_f1(counts: np.ndarray) -> float:
+def mean_f1(counts: np.ndarray) -> float:
     """Mean F1 of the fields of counts, shape (rows, fields, 3); a field that nobody filled has none and is left out."""
     filled = [k for k in range(counts.shape[1]) if counts[:, k].any()]
     return float(np.mean([f1(counts[:, k]) for k in filled])) if filled else 1.0

@@ -95,6 +95,12 @@ def test_wilson_covers_about_95_percent(p):
     assert 0.93 <= covers[np.random.default_rng(1).binomial(100, p, size=20_000)].mean() <= 0.97
 
 
+def test_wilson_by_hand():
+    # 8 of 10: centre (0.8 + z^2/20) / (1 + z^2/10), half width z sqrt(0.016 + z^2/400) / (1 + z^2/10), with z = 1.959964
+    interval = ev.proportion([1] * 8 + [0] * 2)
+    assert (interval.low, interval.high) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+
+
 def test_wilson_is_not_certain_at_the_ends():
     none, every = ev.proportion(np.zeros(80)), ev.proportion(np.ones(80))
     assert none.low == pytest.approx(0, abs=1e-12) and 0.03 < none.high < 0.06
@@ -144,7 +150,9 @@ def test_the_permutation_test_by_hand():
     # differences 3, 1, -1: sums of at least 3 in size are +-3 (twice each) and +-5
     assert ev.permutation_test([3, 1, 0], [0, 0, 1]) == 6 / 8
     assert ev.permutation_test([1, 0, 1], [1, 0, 1]) == 1
-    assert ev.permutation_test([0.1 + 0.2, 0.3], [0, 0.6]) == 1, "sums that differ in the last bit only are equal"
+    assert ev.permutation_test([1] * 3 + [0] * 40, [0] * 43) == 2 / 8, "rows that do not differ say nothing, and p stays exact"
+    # no flip of 0.2, -0.5, -0.1, 0.4, 0.1 gives less than 0.1, though some floating sums fall short in the last bit
+    assert ev.permutation_test([0.2, -0.5, -0.1, 0.4, 0.1], [0] * 5) == 1
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -58,6 +58,8 @@ def test_an_accepted_variant_is_right_and_the_whole_answer_counts_unless_asked_o
     # names, not numbers
     ("an-0399", ["Brandvik Elektro; a licensed electrician"], ["Brandvik Elektro", "a licensed electrician", "an electrician and Brandvik"]),
     ("an-0343", ["Extra Dry, Brisk"], ["Extra Dry", "Brisk", "Extra, Brisk"]),
+    # a value that one form words otherwise is still required, by the fact
+    ("an-0340", ["Top glow, and the door fully closed", "Top glow; door shut"], ["Top glow", "Top glow, the door open"]),
     # yes is not no
     ("an-0199", ["Yes, €7.40 and the minimum is 6 euros", "€7.40; the minimum is €6"], ["No: €7.40, minimum €6", "yes"]),
     # one value for both needs the word that says so
@@ -68,6 +70,14 @@ def test_a_two_value_answer_needs_each_value(questions, name, right, wrong):
     assert question["kind"] == "two_articles"
     assert [a for a in right if not ev.answer_right([a], [question])[0]] == []
     assert [a for a in [*wrong, NOWHERE] if ev.answer_right([a], [question])[0]] == []
+
+
+def test_a_fact_is_required_in_the_words_of_its_edition():
+    facts = {f["id"]: f for f in data.load_facts()}
+    assert facts["kb-050/f7"]["edition_1"] == "4 minutes 20 seconds"
+    question = row("4 minutes 20 seconds; 50 seconds slower", "4:20 minutes; 50 seconds slower", kind="two_articles", facts=["kb-050/f7", "kb-054/f3"])
+    said = ["slower by 50 s than the 4 min and 20 s", "50 seconds slower", "50 seconds slower than 4 minutes"]
+    assert ev.answer_right(said, [question] * 3).tolist() == [1, 0, 0]
 
 
 def test_an_unanswerable_question_has_one_right_answer():

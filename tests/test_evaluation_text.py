@@ -130,6 +130,7 @@ def test_calibration_keeps_its_edges_and_its_empty_bins():
     assert table["rows"].tolist() == [2] + [1] * 9  # 0 and 0.1, then one edge each: 0.3 and 0.7 too
     table, error = ev.calibration([1.0, 1.0], [1, 1], bins=5)
     assert table["rows"].tolist() == [0, 0, 0, 0, 2] and table["accuracy"].isna().sum() == 4 and error == 0
+    assert ev.calibration([0.05], [0], bins=5).table["rows"].tolist() == [1, 0, 0, 0, 0]
 
 
 def test_calibration_tells_honest_from_too_sure():

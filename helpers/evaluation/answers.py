@@ -36,9 +36,9 @@ def answer_right(answers: Sequence[str], rows: Sequence[Mapping[str, Any]], anyw
     - `fact`: the answer is the gold answer or an accepted variant, whole. With `anywhere`, one of them may also stand
       inside a longer answer: what the model knows, whether or not it keeps to the few words that were asked for.
     - `two_articles`: the answer holds every word and value of one of these forms, in any order; or every value that the
-      row requires: what all forms share and, unless that is a sum or difference of the facts, each value of `facts`
-      (in `data.load_facts`, of the row's edition) that the gold answer names. It may not say yes for no. What else is
-      said, and which value is said of which thing, is not checked.
+      row requires: what all forms share, and each value of its `facts` (in `data.load_facts`, of the row's edition) that
+      the gold answer names. Where a sum is asked, that is the sum; its parts alone are wrong. It may not say yes for no.
+      What else is said, and which value is said of which thing, is not checked.
     - `unanswerable`: the answer abstains (`abstains`). On other rows, an answer that abstains is wrong whatever else it says.
 
     Raises ValueError when answers and rows differ in number, or rows are not of `load_answer`. The comparison after
@@ -88,8 +88,6 @@ def _required(row: Mapping[str, Any], forms: list[list[str]]) -> set[str]:
     """The words and values that a right answer to a two-article question cannot do without."""
     facts = [_tokens(value) for fact in row["facts"] if (value := _facts(row["edition"]).get(fact))]
     shared = set.intersection(*map(_content, forms))
-    if _values(shared) - _values(word for fact in facts for word in fact):
-        return shared  # a sum or a difference: the facts are only what it is made of
     for fact in facts:
         if _values(fact):
             shared |= _values(fact) & set(forms[0])

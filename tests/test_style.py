@@ -67,6 +67,7 @@ def test_a_good_reply_keeps_all_rules():
     ("figures", "Do this", "It costs €2450. Do this"),
     ("promise", "Do this", "We are refunding it. Do this"),
     ("promise", "Do this", "We reimburse you. Do this"),
+    ("promise", "Do this", "We are reimbursing you. Do this"),
     ("figures", "Do this", "It costs €25.50. Do this"),
 ])
 def test_each_rule_is_broken_alone_by_what_breaks_it(rule, old, new):

@@ -119,9 +119,13 @@ def stored(recipe: Recipe) -> dict[str, Any]:
 
 
 def store(row: dict[str, Any], path: Path = DIFFICULTY) -> None:
-    """Add a row in the place of the one with the same recipe and model; the file is replaced whole."""
+    """Add a row in the place of the one with the same recipe and model; the file is replaced whole.
+
+    Rows of the same need that were measured on other data than this one go: nobody can compare with them any more.
+    """
     key = lambda r: (r["recipe"], r["provenance"]["model"])
-    rows = [r for r in read(path) if key(r) != key(row)] + [row]
+    stale = lambda r: r["recipe"]["need"] == row["recipe"]["need"] and r["provenance"]["data"] != row["provenance"]["data"]
+    rows = [r for r in read(path) if key(r) != key(row) and not stale(r)] + [row]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8", newline="\n")

@@ -40,11 +40,6 @@ def everything(splits: dict) -> list[dict]:
     return [row for rows in splits.values() for row in rows]
 
 
-def asked(row: dict) -> str:
-    """The user's words of a row, without instruction and documents."""
-    return next(m["content"] for m in row["messages"] if m["role"] == "user")
-
-
 def answer(row: dict) -> str:
     return row["messages"][-1]["content"]
 
@@ -105,9 +100,9 @@ def test_no_reply_is_nearly_another_reply(sets):
 @pytest.mark.parametrize("name", NEEDS)
 def test_texts_do_not_open_or_sound_alike(sets, name):
     rows = everything(sets[name])
-    opening, count = Counter(" ".join(re.findall(r"\w+", asked(r).lower())[:3]) for r in rows).most_common(1)[0]
+    opening, count = Counter(" ".join(re.findall(r"\w+", data.prompt_of(r).lower())[:3]) for r in rows).most_common(1)[0]
     assert count <= 0.02 * len(rows), (opening, count)
-    words = [re.findall(r"\w+", asked(r).lower()) for r in rows]
+    words = [re.findall(r"\w+", data.prompt_of(r).lower()) for r in rows]
     trigrams = [tuple(w[i : i + 3]) for w in words for i in range(len(w) - 2)]
     assert len(set(trigrams)) / len(trigrams) >= 0.75
 
@@ -117,7 +112,7 @@ def test_channels_and_lengths_vary_as_at_a_real_desk(sets, name, shortest, longe
     rows = everything(sets[name])
     channels = Counter(row["channel"] for row in rows)
     assert set(channels) == {"mail", "chat", "voice"} and min(channels.values()) >= 0.12 * len(rows)
-    lengths = [len(asked(r).split()) for r in rows]
+    lengths = [len(data.prompt_of(r).split()) for r in rows]
     assert 4 <= min(lengths) <= shortest and longest <= max(lengths) <= 190
 
 
@@ -140,7 +135,7 @@ def test_no_test_row_stands_in_a_lesson_or_a_prompt(sets):
     assert letters(ANSWER_SHOWN) in text, "the search must find what is there"
     for name in NEEDS:
         for row in sets[name]["test"]:
-            assert letters(asked(row)[:60]) not in text, row["id"]
+            assert letters(data.prompt_of(row)[:60]) not in text, row["id"]
 
 
 # ---------------------------------------------------------------- a row out of its schema is named
@@ -182,7 +177,7 @@ def test_free_spans_stand_in_their_ticket(sets):
     units = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
     spoken = {word: str(n) for n, word in enumerate(units.split())} | {"oh": "0"}
     for row in everything(sets["extract"]):
-        record, text = data.record_of(row), asked(row)
+        record, text = data.record_of(row), data.prompt_of(row)
         if record["name"]:
             assert record["name"].lower() in text.lower(), row["id"]
         words = " ".join(spoken.get(w, w) for w in re.findall(r"\w+", text.lower()))
@@ -214,11 +209,11 @@ def test_every_kind_of_hardness_is_there_and_in_an_easy_row_values_can_be_copied
     for row in rows:
         if row["hard"]:
             continue
-        record, bare = data.record_of(row), re.sub(r"[\s\u2010-\u2015-]", "", asked(row)).upper()
+        record, bare = data.record_of(row), re.sub(r"[\s\u2010-\u2015-]", "", data.prompt_of(row)).upper()
         for code in (*record["error_codes"], *([record["order"]] if record["order"] else [])):
             assert code.replace("-", "") in bare, (row["id"], code)
         if (age := record["age_months"]) is not None:
-            assert re.search(rf"\b{age}[ -]?months?\b", asked(row), flags=re.I), row["id"]
+            assert re.search(rf"\b{age}[ -]?months?\b", data.prompt_of(row), flags=re.I), row["id"]
 
 
 # ---------------------------------------------------------------- tone
@@ -232,7 +227,7 @@ def test_all_tones_are_about_equally_frequent(sets):
 
 def test_a_tone_is_not_given_away_by_its_name(sets):
     rows = everything(sets["tone"])
-    assert sum(answer(row) in asked(row).lower() for row in rows) < 0.03 * len(rows)
+    assert sum(answer(row) in data.prompt_of(row).lower() for row in rows) < 0.03 * len(rows)
 
 
 # ---------------------------------------------------------------- the knowledge base
@@ -325,7 +320,7 @@ def test_every_gold_answer_is_findable_in_its_gold_article(questions, articles, 
         assert any(value.lower() in answer(row).lower() for value in values), row["id"]
         assert row["accepted"] and len(answer(row).split()) <= 14, row["id"]
         assert len(row["articles"]) == (2 if row["kind"] == "two_articles" else 1), row["id"]
-        assert answer(row).lower() not in asked(row).lower(), row["id"]
+        assert answer(row).lower() not in data.prompt_of(row).lower(), row["id"]
 
 
 def test_a_question_changes_its_answer_just_when_its_facts_change(sets, facts):
@@ -348,7 +343,7 @@ def test_no_question_leaks_and_no_fact_is_asked_twice_in_the_same_words(sets):
     for split, rows in sets["answer"].items():
         for row in rows:
             for fact in row["facts"]:
-                by_fact[fact].append((split, row["id"], data.word_ngrams(asked(row), 1)))
+                by_fact[fact].append((split, row["id"], data.word_ngrams(data.prompt_of(row), 1)))
     twice = 0
     for fact, found in by_fact.items():
         for k, (split, first, words) in enumerate(found):
@@ -359,7 +354,7 @@ def test_no_question_leaks_and_no_fact_is_asked_twice_in_the_same_words(sets):
     for k, (split, row) in enumerate(rows):
         for home, other in rows[:k]:
             shared = {t.lower() for t in row["absent"]} & {t.lower() for t in other["absent"]}
-            like = data.jaccard(data.word_ngrams(asked(row), 1), data.word_ngrams(asked(other), 1))
+            like = data.jaccard(data.word_ngrams(data.prompt_of(row), 1), data.word_ngrams(data.prompt_of(other), 1))
             assert split == home or not shared or like < 0.3, (row["id"], other["id"])
     assert twice, "some facts are asked in train and in test in other words, so that tuning can show what it learned"
 
@@ -379,7 +374,7 @@ def test_every_reply_keeps_the_house_style_and_stands_on_its_sources(sets, artic
 def test_documents_stand_in_the_prompt_when_asked_for(sets):
     with_documents = everything({k: list(v) for k, v in data.load_reply().items()})
     for short, long in zip(everything(sets["reply"]), with_documents):
-        assert asked(long) == long["known"] and asked(long).startswith(asked(short) + "\n\nDocuments:\n# ")
+        assert data.prompt_of(long) == long["known"] and data.prompt_of(long).startswith(data.prompt_of(short) + "\n\nDocuments:\n# ")
         assert answer(short) == answer(long)
 
 
@@ -438,7 +433,7 @@ def test_the_probe_has_each_kind_and_every_answer_passes_its_own_rule():
         assert passes(answer(item), item["check"]), item["id"]
         assert not passes("", item["check"]), item["id"]
         if item["kind"] in ("knowledge", "arithmetic"):
-            assert not passes(asked(item), item["check"]), f"{item['id']}: the question holds its answer"
+            assert not passes(data.prompt_of(item), item["check"]), f"{item['id']}: the question holds its answer"
     rules = [item["check"] for item in items if item["kind"] != "prose"]
     for reply in ("I do not know.", "Dog", "Yes", "No", "1", "The capital of France is Paris.", '{"product": null}'):
         assert sum(passes(reply, rule) for rule in rules) <= 0.05 * len(rules), f"a model that always says {reply!r} scores"

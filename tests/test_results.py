@@ -25,6 +25,11 @@ def test_a_row_takes_the_place_of_the_one_with_its_recipe(tmp_path):
     assert [r["exact"] for r in rows] == [[0.2], [0.3]]
     assert results.find(first, rows)["exact"] == [0.3] and results.find(Recipe("tone", 3), rows) is None
     assert [f.name for f in path.parent.iterdir()] == ["rows.jsonl"]
+    results.store(a_row(Recipe("extract", 1), 0.4, "extract"), path)
+    newer = a_row(Recipe("tone", 9), 0.5)
+    newer["provenance"]["data"] = "newer"
+    results.store(newer, path)
+    assert [r["exact"] for r in results.read(path)] == [[0.4], [0.5]], "rows of the need's former data go, other needs stay"
 
 
 def test_a_row_that_was_measured_on_other_data_does_not_count(tmp_path):
@@ -44,6 +49,11 @@ def test_only_what_is_missing_or_out_of_date_is_due():
     rows[2]["provenance"]["model"] = "another"
     assert results.due(rows) == [1, 2] and results.due(rows, "tone") == [2] and results.due(rows, "tone", force=True) == [2, 3]
     assert results.due(results.read()) == [], "Fix: python -m helpers.results (about twenty minutes)"
+
+
+def test_no_row_of_former_data_or_recipes_is_left():
+    rows = results.read()
+    assert rows == [results.find(Recipe(**row["recipe"]), rows) for row in rows] and len(rows) == len(results.RUNS)
 
 
 @pytest.fixture(scope="module")

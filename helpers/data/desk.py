@@ -153,8 +153,7 @@ def _with_documents(row: Row, documents: bool) -> Row:
 
 def _section(article: str, heading: str) -> str:
     """One section of an article of edition 1 under its title, as the desk gives it to whoever replies."""
-    found = _sections_of_edition_1()[article]
-    title, parts = found
+    title, parts = _sections_of_edition_1()[article]
     return f"# {title}{': ' + heading if heading else ''}\n{parts[heading]}"
 
 

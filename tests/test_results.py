@@ -12,7 +12,6 @@ from helpers.results import DIFFICULTY, PROMPTS, Recipe
 from helpers.results.prompts import BASELINES, LOADERS, best_on_validation
 
 NAMES = [f"{r.need}, {r.epochs} epochs" for r in DIFFICULTY.runs]
-ALL = [(family, recipe) for family in results.FAMILIES.values() for recipe in family.runs]
 
 
 def a_row(recipe: Recipe, exact: float, need: str = "tone") -> dict:

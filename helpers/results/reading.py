@@ -11,7 +11,6 @@ import numpy as np
 
 from helpers import data, evaluation, models, prompting, retrieval, training
 
-from .difficulty import Recipe, trained
 from .rows import Family, listed, provenance, share
 
 CONTEXTS = ("closed book", "gold", "retrieved", "stale")
@@ -19,22 +18,16 @@ CONTEXTS = ("closed book", "gold", "retrieved", "stale")
 
 @dataclass(frozen=True)
 class ReadingRecipe:
-    """One reader for the test questions of both editions, with the `chunks` best sections of a hybrid search in the prompt.
-
-    `reader`: `base` reads with `shots` solved examples in its prompt; `tuned` was trained by lesson 05's recipe on the training
-    questions of edition 1 with their gold sections (`epochs` times), and gets no examples. It has never seen edition 2.
-    """
+    """The base model as reader of the test questions of both editions: `shots` solved examples of reading and the `chunks` best
+    sections of a hybrid search in the prompt."""
 
     need: str = "answer"
-    reader: str = "base"
     chunks: int = 1
     shots: int = 8
-    epochs: int = 3
-    learning_rate: float = 1e-3
     seed: int = 0
 
 
-RUNS = (ReadingRecipe(reader="base"), ReadingRecipe(reader="tuned"))
+RUNS = (ReadingRecipe(),)
 
 
 def contexts(rows: Sequence[data.Row], index: retrieval.Index, chunks: Sequence[retrieval.Chunk], k: int) -> dict[str, list[list[retrieval.Chunk]]]:
@@ -63,12 +56,9 @@ def measure(recipe: ReadingRecipe) -> dict[str, Any]:
     training.quiet()
     source = provenance(recipe.need)
     chunks = {edition: retrieval.by_section(data.load_articles(edition)) for edition in (1, 2)}
-    tokenizer, model, minutes = models.load_tokenizer(), models.load_model(), 0.0
+    tokenizer, model = models.load_tokenizer(), models.load_model()
     pool = list(data.load_answer(1)["train"])
     shots = retrieval.reading_examples(pool, chunks[1], recipe.shots, recipe.seed)
-    if recipe.reader == "tuned":
-        knobs = Recipe("answer", recipe.epochs, learning_rate=recipe.learning_rate, seed=recipe.seed)
-        model, minutes = trained(model, tokenizer, lessons(pool, chunks[1]), knobs)
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         index = retrieval.Index(folder, models.load_embedder())
@@ -82,20 +72,11 @@ def measure(recipe: ReadingRecipe) -> dict[str, Any]:
                 start = time.monotonic()
                 answers = ask(recipe, model, tokenizer, rows, read.get(name), shots, pool)
                 one[name] = {**scores(answers, rows, read.get(name)), "seconds": round((time.monotonic() - start) / len(rows), 2)}
-    return {"recipe": asdict(recipe), **result, "train_minutes": round(minutes, 1), "memory_gb": round(training.peak_memory_gb(), 1), "provenance": source}
-
-
-def lessons(pool: Sequence[data.Row], chunks: Sequence[retrieval.Chunk]) -> list[data.Row]:
-    """Training rows for a reader: each question with its gold sections; the unanswerable ones with sections that answer something else."""
-    other = np.random.default_rng(0).integers(0, len(chunks), size=len(pool))
-    return [retrieval.with_chunks(row, retrieval.gold_sections(row, chunks) or [chunks[n]]) for row, n in zip(pool, other)]
+    return {"recipe": asdict(recipe), **result, "memory_gb": round(training.peak_memory_gb(), 1), "provenance": source}
 
 
 def ask(recipe: ReadingRecipe, model, tokenizer, rows, read, shots, pool) -> list[str]:
     """The reader's answer to every row: with `read`, each row's chunks, before the question; without, closed book."""
-    if recipe.reader == "tuned":
-        prompts = [(row if read is None else retrieval.with_chunks(row, chunks))["messages"][:-1] for row, chunks in zip(rows, read or rows)]
-        return models.generate(model, tokenizer, prompts, max_new_tokens=24, batch_size=16)
     if read is None:
         plain = prompting.choose_random([r for r in pool if r["kind"] != "two_articles"], recipe.shots, recipe.seed)
         prompts = [prompting.as_text(row, prompting.INSTRUCTIONS["answer"], plain) for row in rows]
@@ -137,4 +118,4 @@ def search_scores(rows: Sequence[data.Row], index: retrieval.Index, k: int = 10)
     return result
 
 
-READING = Family("reading", RUNS, measure, "about twenty minutes")
+READING = Family("reading", RUNS, measure, "about ten minutes")

@@ -56,7 +56,7 @@ GRID = (
 )
 BASELINES = {
     "extract": PromptRecipe("extract", k=8, choice="nearest"),
-    "tone": PromptRecipe("tone", k=8, choice="nearest", instructions="short", decode="scored"),
+    "tone": PromptRecipe("tone", k=1, choice="nearest", instructions="short", decode="scored"),
     "answer": PromptRecipe("answer", k=8, choice="nearest", layout="text"),
     "reply": PromptRecipe("reply", k=3, choice="nearest"),
 }

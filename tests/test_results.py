@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from helpers import data, results
-from helpers.results import DIFFICULTY, PROMPTS, Recipe
+from helpers import data, results, retrieval
+from helpers.results import DIFFICULTY, PROMPTS, PromptRecipe, ReadingRecipe, Recipe, ScaleRecipe
 from helpers.results.prompts import BASELINES, LOADERS, best_on_validation
 
 NAMES = [f"{r.need}, {r.epochs} epochs" for r in DIFFICULTY.runs]
@@ -87,3 +87,50 @@ def test_the_prompt_baseline_was_chosen_on_validation_and_scored_on_test(need):
     row = PROMPTS.stored(replace(BASELINES[need], split="test"))
     assert row["rows"] == len(row["each"]) == len(LOADERS[need]()["test"])
     assert abs(sum(row["each"]) / len(row["each"]) - row["score"][0]) < 0.001
+
+
+@pytest.mark.parametrize("need", LOADERS)
+def test_gold_answers_score_full_marks_and_silence_none(need):
+    rows = list(LOADERS[need]()["validation"])
+    each, more = results.prompts.scores(need, [r["messages"][-1]["content"] for r in rows], rows)
+    assert (each == 1).all() and len(each) == len(rows)
+    nothing, _ = results.prompts.scores(need, [""] * len(rows), rows)
+    assert nothing.mean() < 0.5, "a reply of no words breaks some rules of style only"
+    assert all(len(value) == 4 for value in more.values() if isinstance(value, list))
+
+
+def test_examples_come_from_training_rows_and_tickets_from_the_short_ones():
+    desk = data.load_extract()
+    rows, pool = list(desk["validation"])[:3], list(desk["train"])
+    for recipe in (PromptRecipe("extract", k=4), PromptRecipe("extract", k=4, choice="random", instructions="short")):
+        prompts = results.prompts.prompts_of(recipe, rows, pool)
+        shown = [turn["content"] for turn in prompts[0][1:-1] if turn["role"] == "user"]
+        texts = {r["messages"][1]["content"] for r in pool}
+        assert len(shown) == 4 and set(shown) <= texts and max(len(text.split()) for text in shown) <= 30
+        assert [p[-1]["content"] for p in prompts] == [r["messages"][1]["content"] for r in rows]
+        assert (prompts[0][0]["content"] == data.EXTRACT_INSTRUCTION) == (recipe.instructions == "short")
+
+
+def test_reading_scores_tell_sources_kinds_and_abstention_apart():
+    rows = list(data.load_answer(1)["test"])
+    chunks = retrieval.by_section(data.load_articles(1))
+    read = [retrieval.gold_sections(row, chunks) or chunks[:1] for row in rows]
+    gold = results.reading.scores([r["messages"][-1]["content"] for r in rows], rows, read)
+    assert gold["right"][0] == gold["two_articles"][0] == gold["abstains"]["unanswerable"][0] == 1 and gold["abstains"]["answerable"][0] == 0
+    assert 0.5 < gold["grounded"][0] <= 1 and gold["fact"][3] + gold["two_articles"][3] + gold["unanswerable"][3] == gold["right"][3] == len(rows)
+    silent = results.reading.scores([data.NOT_IN_DOCUMENTS] * len(rows), rows, read)
+    assert silent["right"][0] == round(silent["unanswerable"][3] / len(rows), 3) and silent["grounded"] is None and silent["attributed"][0] == 0
+
+
+@pytest.mark.parametrize("edition", ("1", "2"))
+def test_the_stored_reading_keeps_what_lesson_03_says(edition):
+    row = results.READING.stored(ReadingRecipe())[edition]
+    assert row["search"]["hybrid"]["recall@5"][0] > 0.95 and row["closed book"]["right"][0] < 0.05
+    assert row["closed book"]["right"][2] < row["retrieved"]["right"][0] <= row["gold"]["right"][0] + 0.05
+    assert edition == "1" or row["stale"]["changed"][0] == 0
+
+
+def test_the_stored_growth_states_numpy_beside_the_index_in_one_run():
+    sizes = results.SCALE.stored(ScaleRecipe())["sizes"]
+    assert [s["chunks"] for s in sizes][-1] == 100_000 and all("numpy" in s["latency"] and s["latency"]["exact"]["recall"] > 0.999 for s in sizes)
+    assert all(len(s["recall"][mode]) == 3 for s in sizes for mode in ("vector", "text", "hybrid"))

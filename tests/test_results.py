@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import asdict, replace
 
 import pytest
@@ -134,3 +135,20 @@ def test_the_stored_growth_states_numpy_beside_the_index_in_one_run():
     sizes = results.SCALE.stored(ScaleRecipe())["sizes"]
     assert [s["chunks"] for s in sizes][-1] == 100_000 and all("numpy" in s["latency"] and s["latency"]["exact"]["recall"] > 0.999 for s in sizes)
     assert all(len(s["recall"][mode]) == 3 for s in sizes for mode in ("vector", "text", "hybrid"))
+
+
+def test_a_commit_is_named_and_stored_rows_do_not_make_it_dirty(monkeypatch, tmp_path):
+    git = lambda *words: subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+    stored, code = tmp_path / "lessons" / "results" / "rows.jsonl", tmp_path / "code.py"
+    stored.parent.mkdir(parents=True)
+    monkeypatch.setattr(results.rows, "FOLDER", stored.parent)
+    assert results.rows._commit() is None
+    git("init", "-q")
+    stored.write_text("{}\n")
+    code.write_text("1\n")
+    git("add", "."), git("commit", "-qm", "first")
+    name = git("rev-parse", "--short", "HEAD").stdout.strip()
+    stored.write_text("{}\n{}\n")
+    assert results.rows._commit() == name
+    code.write_text("2\n")
+    assert results.rows._commit() == name + "-dirty"

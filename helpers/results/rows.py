@@ -105,11 +105,21 @@ def share(right: Sequence[float]) -> list[float]:
 
 
 def _commit() -> str | None:
-    """The commit of the course, marked `-dirty` when tracked files differ from it; None outside a git checkout."""
-    try:
-        return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=data.HERE, capture_output=True, text=True).stdout.strip() or None
-    except OSError:
+    """The commit of the course, marked `-dirty` when tracked files other than stored rows differ from it; None outside a git checkout."""
+    root = FOLDER.parents[1]
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "--short", "HEAD")
+    if not commit:
         return None
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!lessons/results")
+    return commit + ("-dirty" if changed else "")
 
 
 def _cpu() -> str:

@@ -113,7 +113,8 @@ def test_two_writers_wait_for_each_other_and_lose_nothing(tmp_path):
     out = [writer.communicate(timeout=100)[0] for writer in writers]
     assert [w.returncode for w in writers] == [0, 0], out
     index = Index(folder, WordsEmbedder())
-    assert index.chunks(1) == sorted(chunks("turn 9"), key=lambda c: c.id) and index.chunks(2) == sorted(chunks("turn 9", edition=2), key=lambda c: c.id)
+    for edition in (1, 2):
+        assert index.chunks(edition) == sorted(chunks("turn 9", edition=edition), key=lambda c: c.id)
 
 
 def test_a_writer_that_waits_too_long_says_so_and_readers_never_wait(tmp_path, monkeypatch):
@@ -234,7 +235,6 @@ def test_a_full_disk_is_named_and_the_last_state_stays(tmp_path):
     assert index.update(chunks("filter"), 1).changed == 40
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="the administrator may write everywhere")
 def test_a_folder_that_cannot_be_written_can_still_be_searched(tmp_path):
     index = Index(tmp_path / "index", WordsEmbedder())
     index.update(chunks("pump"), 1)
@@ -242,6 +242,8 @@ def test_a_folder_that_cannot_be_written_can_still_be_searched(tmp_path):
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
+        if os.access(tmp_path / "index", os.W_OK):
+            pytest.skip("the administrator may write everywhere")
         reader = Index(tmp_path / "index", WordsEmbedder())
         assert len(reader.search("pump", k=100)) == 40
         with pytest.raises(RetrievalError, match="the system refuses it"):

@@ -313,15 +313,19 @@ class Index:
         """One writer at a time. The system frees the lock of a process that was killed."""
         from filelock import FileLock, Timeout
 
+        lock = FileLock(self.folder / "write.lock", timeout=WAIT)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "write.lock", timeout=WAIT):
-                yield
+            lock.acquire()
         except Timeout:
             raise RetrievalError(f"{self.folder}: expected to be the only writer, but another process has been writing for {WAIT} "
                                  "seconds. Fix: wait until it is done, or stop it, and update again.") from None
         except OSError as error:
             raise _storage_error(self.folder, error) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _storage(self) -> Iterator[None]:

@@ -38,6 +38,7 @@ from transformers.cache_utils import DynamicLayer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 Message = dict[str, str]
+Prompt = Sequence[Message] | str
 
 
 class ModelError(RuntimeError):
@@ -144,8 +145,10 @@ def load_embedder():
         return SentenceTransformer(str(fetch.EMBEDDER.folder), device=pick_hardware().device)
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The text that the model sees for `messages`, ending where the assistant's answer begins."""
+def render(tokenizer: PreTrainedTokenizerBase, messages: Prompt) -> str:
+    """The text that the model sees for `messages`, ending where the assistant's answer begins. A prompt that is a text stays as it is."""
+    if isinstance(messages, str):
+        return messages
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
 
 
@@ -153,12 +156,12 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[Message]],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 128,
     batch_size: int = 24,
 ) -> list[str]:
-    """Answer each conversation greedily; return the answers in the order of `prompts`.
+    """Answer each conversation greedily, or continue each text; return the answers in the order of `prompts`.
 
     Prompts are sorted by length and padded on the left. What all prompts begin with (instructions, examples) goes
     through the model once and its keys and values are reused: *prefix caching*. The answer is cut out by token
@@ -170,14 +173,14 @@ def generate(
         return []
     encoded = [tokenizer(render(tokenizer, p), add_special_tokens=False)["input_ids"] for p in prompts]
     longest = max(map(len, encoded)) + max_new_tokens
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     if context and longest > context:
         raise ModelError(f"The longest prompt and its answer need {longest} tokens; the model's context holds {context}. "
                          "Shorten the prompt, use fewer examples, or lower max_new_tokens.")
     # sliding windows and other special caches count their tokens in ways that a copied prefix would upset
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
-    shared = _shared_prefix(encoded) if plain and len(encoded) > 1 else 0
-    prefix = _prefix_cache(model, encoded[0][:shared]) if shared >= 32 else None
+    shared = shared_prefix(encoded) if plain and len(encoded) > 1 else 0
+    prefix = prefix_cache(model, encoded[0][:shared]) if shared >= 32 else None
     shared = shared if prefix else 0
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     answers: dict[int, str] = {}
@@ -202,12 +205,17 @@ def generate(
     return [answers[i] for i in range(len(prompts))]
 
 
-def count_tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> int:
+def count_tokens(tokenizer: PreTrainedTokenizerBase, messages: Prompt) -> int:
     """Prompt tokens of one request: what a provider would charge for and what the context must hold."""
     return len(tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"])
 
 
-def _shared_prefix(encoded: Sequence[Sequence[int]]) -> int:
+def context_length(model: PreTrainedModel) -> int | None:
+    """How many tokens the model's context holds, prompt and answer together; None where its config does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def shared_prefix(encoded: Sequence[Sequence[int]]) -> int:
     """How many leading tokens all sequences share, leaving at least one token to each."""
     first, last = min(encoded), max(encoded)  # in sorted order, the first and the last share the least
     length = 0
@@ -218,9 +226,12 @@ def _shared_prefix(encoded: Sequence[Sequence[int]]) -> int:
     return min(length, min(map(len, encoded)) - 1)
 
 
-def _prefix_cache(model: PreTrainedModel, ids: Sequence[int]) -> DynamicCache:
+def prefix_cache(model: PreTrainedModel, ids: Sequence[int], rows: int = 1) -> DynamicCache:
+    """Keys and values of a prompt's beginning, computed once, for `rows` conversations that begin so."""
     cache = DynamicCache(config=model.config)
     model(input_ids=torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    if rows > 1:
+        cache.batch_repeat_interleave(rows)
     return cache
 
 

@@ -64,7 +64,7 @@ def test_a_prompt_longer_than_the_context_is_refused(model, tokenizer):
 
 @pytest.mark.parametrize("first, second, shared", [([1, 2, 3], [1, 2, 4], 2), ([1, 2], [1, 2, 3], 1), ([5], [5], 0), ([1, 9], [2, 9], 0)])
 def test_shared_prefix_leaves_a_token_to_each(first, second, shared):
-    assert models._shared_prefix([first, second]) == shared
+    assert models.shared_prefix([first, second]) == shared
 
 
 def test_count_tokens_counts_what_the_model_sees(tokenizer):

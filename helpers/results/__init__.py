@@ -1,0 +1,14 @@
+"""Measured rows with their provenance, and the runs that re-make them. Rows are read in lessons 02, 03 and 05, and explained in lesson 09.
+
+`python -m helpers.results` re-makes what is missing or out of date in `lessons/results/`. Each row says what it was measured
+with, so a reader can judge it and a test can see that it is stale.
+"""
+
+from .difficulty import DIFFICULTY, Recipe
+from .prompts import PROMPTS, PromptRecipe
+from .rows import Family, data_hash, interval, listed, provenance, read, share, store
+
+FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS)}
+
+__all__ = ["DIFFICULTY", "FAMILIES", "PROMPTS", "Family", "PromptRecipe", "Recipe", "data_hash", "interval", "listed", "provenance", "read", "share",
+           "store"]

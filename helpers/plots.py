@@ -135,8 +135,9 @@ def reliability_curve(systems: dict[str, Calibration], title: str) -> Chart:
         axes.plot(filled["confidence"], filled["accuracy"], color=colour, marker=marker, linestyle=dashes, label=name)
         for one in filled.itertuples():
             axes.annotate(f"{one.rows}", (one.confidence, one.accuracy), xytext=(4, below), textcoords="offset points", fontsize=8)
-        points = ", ".join(f"{one.confidence:.2f} said {one.accuracy:.2f} right ({one.rows} rows)" for one in filled.itertuples())
-        words.append(f"{name}: error {found.error:.3f}; {points}")
+        shares = filled["rows"] / filled["rows"].sum()
+        points = ", ".join(f"said {c:.2f} right {a:.2f} in {n:.2f} of rows" for c, a, n in zip(filled["confidence"], filled["accuracy"], shares))
+        words.append(f"{name}: error {found.error:.2f}; {points}")
     axes.set(xlabel="probability of the answer given (mean of its bin)", ylabel="share of right answers", xlim=(0, 1.04), ylim=(-0.02, 1.04))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", frameon=False)

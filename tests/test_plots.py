@@ -39,7 +39,7 @@ def test_the_reliability_curve_draws_the_filled_bins_of_each_system():
     assert careful.get_xdata().tolist() == pytest.approx([0.25, 0.9]) and careful.get_ydata().tolist() == [0.5, 1]
     assert sure.get_xdata().tolist() == pytest.approx([0.9]) and sure.get_ydata().tolist() == [0.25], "an empty bin is no point"
     assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in figure.axes[0].lines}) == 3
-    assert {t.get_text() for t in figure.axes[0].texts} == {"2", "1", "4"} and "sure: error 0.650; 0.90 said 0.25 right (4 rows)" in repr(figure)
+    assert {t.get_text() for t in figure.axes[0].texts} == {"2", "1", "4"} and "sure: error 0.65; said 0.90 right 0.25 in 1.00 of rows" in repr(figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 

@@ -64,6 +64,7 @@ def test_both_forms_show_every_line_the_decision_and_the_hash():
         for part in ("interval at least 0.8", "interval more than 0", "estimate at most 200", "not measured", "Don't ship", made.hash):
             assert part in text, part
     assert "0.900 [0.850, 0.940]" in str(made)
+    assert "| estimate at most 200 | 180 | met |" in markdown, "a plain number has no interval to show"
     assert markdown.splitlines()[1] == "| --- | --- | --- | --- |" and len([x for x in markdown.splitlines() if x.startswith("| ")]) == 6
 
 

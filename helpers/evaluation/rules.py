@@ -79,7 +79,7 @@ class Card:
         return "Ship: every rule is met." if self.ship else f"Don't ship: {len(failed)} of {len(self.lines)} rules not met ({', '.join(failed)})."
 
     def _cells(self) -> list[list[str]]:
-        return [[f"{line.rule.name}: {line.rule.metric}", line.rule.required(), str(line.measured or "-"), line.verdict] for line in self.lines]
+        return [[f"{line.rule.name}: {line.rule.metric}", line.rule.required(), _shown(line.measured), line.verdict] for line in self.lines]
 
     def __str__(self) -> str:
         table = [["rule", "required", "measured", "verdict"], *self._cells()]
@@ -131,6 +131,14 @@ def card(rules: Sequence[Rule], measured: Mapping[str, Interval | float]) -> Car
             found = Interval(float(found), float(found), float(found))
         lines.append(Line(rule, found, "not measured" if found is None else "met" if rule.met(found) else "not met"))
     return Card(tuple(lines), digest)
+
+
+def _shown(measured: Interval | None) -> str:
+    """A measured value; a plain number without an interval that it does not have."""
+    if measured is None:
+        return "-"
+    bare = measured.low == measured.estimate == measured.high
+    return f"{measured.estimate:.3f}".rstrip("0").rstrip(".") if bare else str(measured)
 
 
 def _plain(text: str) -> str:

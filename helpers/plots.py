@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from helpers.evaluation import Calibration, Interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
+PINK, RED = "#CC79A7", "#D55E00"
+MARKS = ((BLUE, "o", "-"), (RED, "s", "--"), (GREEN, "^", ":"), (PINK, "D", "-."), (ORANGE, "v", (0, (5, 1))), (GREY, "X", (0, (1, 1))))
 
 
 class Chart(Figure):
@@ -51,6 +53,36 @@ def score_bars(scores: dict[str, Interval], title: str, axis: str = "share of te
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=12)
     figure.numbers = "; ".join(f"{name} {s}" for name, s in scores.items())
+    return figure
+
+
+def score_curves(
+    series: dict[str, Sequence[tuple[float, Interval]]], title: str, x: str, y: str = "share of rows", *, log: bool = False, join: bool = True,
+) -> Chart:
+    """Scores with their intervals as whiskers over a number that was varied; one line per series, told apart by colour, marker and dashes.
+
+    `series`: name -> points (value on the horizontal axis, score as an Interval). `log`: logarithmic horizontal axis. Without
+    `join` the points are not connected and each series' name stands beside its last point. Raises ValueError for more than six series.
+    """
+    if not 1 <= len(series) <= len(MARKS):
+        raise ValueError(f"score_curves: expected one to {len(MARKS)} series, got {len(series)}. Fix: split them over several figures.")
+    figure = Chart(figsize=(7, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), (colour, marker, dashes) in zip(series.items(), MARKS):
+        where, scores = [p for p, _ in points], [s for _, s in points]
+        error = [[max(s.estimate - s.low, 0) for s in scores], [max(s.high - s.estimate, 0) for s in scores]]
+        axes.errorbar(where, [s.estimate for s in scores], yerr=error, label=name, color=colour, marker=marker, linestyle=dashes if join else "", capsize=3, markersize=6)
+        if not join:
+            axes.annotate(name, (where[-1], scores[-1].estimate), xytext=(7, 5), textcoords="offset points", fontsize=9)
+    axes.set(xlabel=x, ylabel=y, ylim=(0, None))
+    if log:
+        axes.set_xscale("log")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    if join and len(series) > 1:
+        figure.legend(loc="outside lower center", ncols=min(len(series), 3), frameon=False)
+    axes.set_title(title, loc="left", fontsize=12)
+    figure.numbers = "; ".join(f"{name}: " + ", ".join(f"{p:g} {s}" for p, s in points) for name, points in series.items())
     return figure
 
 

@@ -157,8 +157,8 @@ def disagreements() -> str:
 
 def difficulty() -> str:
     rows = []
-    for recipe in results.RUNS:
-        row = results.find(recipe, results.read())
+    for recipe in results.DIFFICULTY.runs:
+        row = results.DIFFICULTY.find(recipe, results.read(results.DIFFICULTY.path))
         cell = lambda name: "not measured on today's data" if row is None else f"{row[name][0]:.2f} [{row[name][1]:.2f}, {row[name][2]:.2f}]"
         rows.append([f"`{recipe.need}`", "base model, zero-shot" if not recipe.epochs else f"LoRA, {recipe.epochs} epochs", cell("exact"), cell("hard"), cell("easy"),
                      "" if row is None else row["rows"]])

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LESSONS = {"00_start_here": "Start here", "05_lora": "LoRA: train a small addition, keep the model"}
+LESSONS = {
+    "00_start_here": "Start here", "02_prompt_baselines": "Prompts: how far words alone can take you",
+    "03_rag_baseline": "Retrieval: let the model look it up", "05_lora": "LoRA: train a small addition, keep the model",
+    "08_evaluation": "Evaluation: scores that a sceptic accepts",
+}
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 pytestmark = [

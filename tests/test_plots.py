@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from helpers import plots
+from helpers.evaluation import Interval
 
 
 def counts(parts: int) -> pd.DataFrame:
@@ -27,6 +28,24 @@ def test_split_bars_draw_each_count_and_name_it(parts):
 def test_split_bars_refuse_more_parts_than_they_have_patterns(parts):
     with pytest.raises(ValueError, match=f"expected one to three splits, found {parts}. Fix"):
         plots.split_bars(counts(parts), "x")
+
+
+def test_score_curves_draw_each_point_with_its_interval_and_name_it():
+    points = [(10, Interval(0.2, 0.1, 0.3)), (100, Interval(0.5, 0.4, 0.7))]
+    figure = plots.score_curves({"fixed": points, "nearest": points[:1]}, "It grows", x="tokens", log=True)
+    axes = figure.axes[0]
+    lines = [c.lines[0] for c in axes.containers]
+    assert [list(map(list, zip(line.get_xdata(), line.get_ydata()))) for line in lines] == [[[10, 0.2], [100, 0.5]], [[10, 0.2]]]
+    whiskers = axes.containers[0].lines[2][0].get_segments()
+    assert [(round(s[0][1], 6), round(s[1][1], 6)) for s in whiskers] == [(0.1, 0.3), (0.4, 0.7)]
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 2, "told apart without colour"
+    assert axes.get_xscale() == "log" and repr(figure).startswith("[figure] It grows (fixed: 10 0.200 [0.100, 0.300], 100 0.500")
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_score_curves_refuse_more_series_than_they_can_tell_apart(number):
+    with pytest.raises(ValueError, match=f"expected one to 6 series, got {number}. Fix"):
+        plots.score_curves({str(n): [(1, Interval(0.5, 0.4, 0.6))] for n in range(number)}, "x", x="k")
 
 
 def test_the_reliability_curve_draws_the_filled_bins_of_each_system():

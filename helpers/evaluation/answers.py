@@ -69,6 +69,11 @@ def abstention(answers: Sequence[str], rows: Sequence[Mapping[str, Any]], level:
     return {"unanswerable": proportion(said[nowhere], level), "answerable": proportion(said[~nowhere], level)}
 
 
+def stands_in(answer: str, text: str) -> bool:
+    """Whether the words of an answer stand in a text, side by side and in order, after the normalisation of `answer_right`."""
+    return _stands_in(_tokens(answer), _tokens(text))
+
+
 def _right(answer: str, row: Mapping[str, Any], anywhere: bool) -> bool:
     if row["kind"] == "unanswerable" or abstains(answer):
         return row["kind"] == "unanswerable" and abstains(answer)

@@ -6,9 +6,13 @@ with, so a reader can judge it and a test can see that it is stale.
 
 from .difficulty import DIFFICULTY, Recipe
 from .prompts import PROMPTS, PromptRecipe
+from .reading import READING, ReadingRecipe
 from .rows import Family, data_hash, interval, listed, provenance, read, share, store
+from .scale import SCALE, ScaleRecipe
 
-FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS)}
+FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE)}
 
-__all__ = ["DIFFICULTY", "FAMILIES", "PROMPTS", "Family", "PromptRecipe", "Recipe", "data_hash", "interval", "listed", "provenance", "read", "share",
-           "store"]
+__all__ = [
+    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "data_hash",
+    "interval", "listed", "provenance", "read", "share", "store",
+]

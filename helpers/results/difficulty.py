@@ -45,12 +45,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     desk = {"extract": data.load_extract, "tone": data.load_tone}[recipe.need]()
     tokenizer, model = models.load_tokenizer(), models.load_model()
     rows = [r for r in desk["train"] if _tokens(tokenizer, r) <= recipe.longest] if recipe.epochs else []
-    minutes = 0.0
-    if rows:
-        trainer = _trainer(model, tokenizer, rows, recipe)
-        start = time.monotonic()
-        trainer.train()
-        minutes, model = (time.monotonic() - start) / 60, trainer.model.eval()
+    model, minutes = trained(model, tokenizer, rows, recipe) if rows else (model, 0.0)
     test = list(desk["test"])
     answers = models.generate(model, tokenizer, [r["messages"][:-1] for r in test], max_new_tokens=ANSWER_TOKENS[recipe.need])
     right = [_right(recipe.need, answer, row) for answer, row in zip(answers, test)]
@@ -60,6 +55,14 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         "train_rows": len(rows), "tokens": recipe.epochs * sum(_tokens(tokenizer, r) for r in rows), "minutes": round(minutes, 1),
         "memory_gb": round(training.peak_memory_gb(), 1), "provenance": source,
     }
+
+
+def trained(model, tokenizer, rows: list[data.Row], recipe: Recipe):
+    """The model with an adapter trained on rows by lesson 05's recipe, and the minutes that its steps took."""
+    trainer = _trainer(model, tokenizer, rows, recipe)
+    start = time.monotonic()
+    trainer.train()
+    return trainer.model.eval(), (time.monotonic() - start) / 60
 
 
 def _trainer(model, tokenizer, rows: list[data.Row], recipe: Recipe):

@@ -51,14 +51,14 @@ GRID = (
     *(PromptRecipe("answer", k=k) for k in (0, 4, 8)),
     *(PromptRecipe("answer", k=k, layout="text") for k in (4, 8)),
     *(PromptRecipe("answer", k=k, choice="nearest", layout="text") for k in (4, 8)),
-    *(PromptRecipe("reply", k=k, choice="random") for k in (0, 1, 3)),
-    *(PromptRecipe("reply", k=k, choice="nearest") for k in (1, 3)),
+    *(PromptRecipe("reply", k=k, choice="random") for k in (0, 1)),
+    PromptRecipe("reply", k=1, choice="nearest"),
 )
 BASELINES = {
     "extract": PromptRecipe("extract", k=8, choice="nearest"),
-    "tone": PromptRecipe("tone", k=8, choice="nearest", instructions="short", decode="scored"),
+    "tone": PromptRecipe("tone", k=1, choice="nearest", instructions="short", decode="scored"),
     "answer": PromptRecipe("answer", k=8, choice="nearest", layout="text"),
-    "reply": PromptRecipe("reply", k=3, choice="nearest"),
+    "reply": PromptRecipe("reply", k=1, choice="nearest"),
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.evaluation import Interval
+from helpers.evaluation import Calibration, Interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
 PINK, RED = "#CC79A7", "#D55E00"
@@ -147,4 +147,57 @@ def probability_bars(names: Sequence[str], values: Sequence[float], title: str) 
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=12)
     figure.numbers = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values))
+    return figure
+
+
+def reliability_curve(systems: dict[str, Calibration], title: str) -> Chart:
+    """How often an answer is right, over how sure the model was: on the diagonal, the probability means what it says.
+
+    `systems`: name -> the result of `evaluation.calibration`. One line per system, told apart by colour, marker and dashes; beside
+    each point stands its number of rows. Raises ValueError for none or more than three systems. Explained in lesson 08.
+    """
+    if not 1 <= len(systems) <= 3:
+        raise ValueError(f"reliability_curve: expected one to three systems, got {len(systems)}. Fix: draw the others in a second figure.")
+    figure = Chart(figsize=(5.6, 4.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="means what it says")
+    words = []
+    for (name, found), colour, marker, dashes, below in zip(systems.items(), (BLUE, ORANGE, GREEN), "osD", ("-", "--", "-."), (-12, 6, 16)):
+        filled = found.table[found.table["rows"] > 0]
+        axes.plot(filled["confidence"], filled["accuracy"], color=colour, marker=marker, linestyle=dashes, label=name)
+        for one in filled.itertuples():
+            axes.annotate(f"{one.rows}", (one.confidence, one.accuracy), xytext=(4, below), textcoords="offset points", fontsize=8)
+        shares = filled["rows"] / filled["rows"].sum()
+        points = ", ".join(f"said {c:.2f} right {a:.2f} in {n:.2f} of rows" for c, a, n in zip(filled["confidence"], filled["accuracy"], shares))
+        words.append(f"{name}: error {found.error:.2f}; {points}")
+    axes.set(xlabel="probability of the answer given (mean of its bin)", ylabel="share of right answers", xlim=(0, 1.04), ylim=(-0.02, 1.04))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", frameon=False)
+    axes.set_title(title, loc="left", fontsize=12)
+    figure.numbers = " | ".join(words)
+    return figure
+
+
+def power_curve(rows: dict[float, int], title: str, have: int | None = None) -> Chart:
+    """How many test rows it takes to see a difference, over the size of the difference.
+
+    `rows`: difference in points of 100 -> rows, as from `evaluation.rows_needed`. `have`: the rows that there are, as a line across.
+    The vertical axis is logarithmic. Raises ValueError for no points. Explained in lesson 08.
+    """
+    if not rows:
+        raise ValueError("power_curve: expected at least one difference, got none. Fix: pass differences with their rows.")
+    figure = Chart(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    points = sorted(rows)
+    axes.plot(points, [rows[p] for p in points], color=BLUE, marker="o")
+    for point in points:
+        axes.annotate(f"{rows[point]:,}", (point, rows[point]), xytext=(5, 5), textcoords="offset points", fontsize=9)
+    if have is not None:
+        axes.axhline(have, color=GREY, linestyle="--")
+        axes.annotate(f"you have {have:,}", (points[-1], have), xytext=(0, 4), textcoords="offset points", ha="right", fontsize=9)
+    axes.set(xlabel="difference of two systems, in points of 100", ylabel="test rows needed", yscale="log", xlim=(0, points[-1] * 1.1))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_title(title, loc="left", fontsize=12)
+    figure.numbers = ", ".join(f"{point:g} points {rows[point]:,} rows" for point in points)
     return figure

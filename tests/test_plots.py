@@ -46,3 +46,32 @@ def test_score_curves_draw_each_point_with_its_interval_and_name_it():
 def test_score_curves_refuse_more_series_than_they_can_tell_apart(number):
     with pytest.raises(ValueError, match=f"expected one to 6 series, got {number}. Fix"):
         plots.score_curves({str(n): [(1, Interval(0.5, 0.4, 0.6))] for n in range(number)}, "x", x="k")
+
+
+def test_the_reliability_curve_draws_the_filled_bins_of_each_system():
+    from helpers.evaluation import calibration
+
+    found = {"careful": calibration([0.2, 0.3, 0.9], [0, 1, 1], bins=2), "sure": calibration([0.9] * 4, [1, 0, 0, 0], bins=2)}
+    figure = plots.reliability_curve(found, "Too sure")
+    diagonal, careful, sure = figure.axes[0].lines
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+    assert careful.get_xdata().tolist() == pytest.approx([0.25, 0.9]) and careful.get_ydata().tolist() == [0.5, 1]
+    assert sure.get_xdata().tolist() == pytest.approx([0.9]) and sure.get_ydata().tolist() == [0.25], "an empty bin is no point"
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in figure.axes[0].lines}) == 3
+    assert {t.get_text() for t in figure.axes[0].texts} == {"2", "1", "4"} and "sure: error 0.65; said 0.90 right 0.25 in 1.00 of rows" in repr(figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_power_curve_draws_and_names_every_point():
+    figure = plots.power_curve({10: 200, 5: 800, 2: 5000}, "Small differences need many rows", have=128)
+    line, across = figure.axes[0].lines
+    assert list(line.get_xdata()) == [2, 5, 10] and list(line.get_ydata()) == [5000, 800, 200] and set(across.get_ydata()) == {128}
+    assert "5 points 800 rows" in repr(figure) and "you have 128" in [t.get_text() for t in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("call", [
+    lambda: plots.reliability_curve({}, "x"), lambda: plots.reliability_curve(dict.fromkeys("abcd"), "x"), lambda: plots.power_curve({}, "x"),
+])
+def test_pictures_of_nothing_are_refused(call):
+    with pytest.raises(ValueError, match="expected.*got.*Fix"):
+        call()

@@ -137,4 +137,8 @@ def test_a_text_is_continued_without_the_template(loaded):
     assert models.render(tokenizer, "The sky is") == "The sky is"
     assert models.count_tokens(tokenizer, "The sky is") < models.count_tokens(tokenizer, [{"role": "user", "content": "The sky is"}])
     text = "France: Paris\nItaly: Rome\nSpain:"
-    assert prompting.first_line(models.generate(model, tokenizer, [text], max_new_tokens=5)[0]) == "Madrid"
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+    out = model.generate(**ids, max_new_tokens=5, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    continued = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    assert models.generate(model, tokenizer, [text], max_new_tokens=5) == [continued]
+    assert models.generate(model, tokenizer, [[{"role": "user", "content": text}]], max_new_tokens=5) != [continued]

@@ -63,6 +63,7 @@ def test_killed_at_any_moment_the_index_holds_the_old_or_the_new_state(tmp_path)
     folder, rng = tmp_path / "index", random.Random(0)
     states = [sorted(chunks(words, count), key=lambda c: c.id) for words, count in (("old pump", 60), ("new filter", 45))]
     seen: set[str] = set()
+    Index(folder, WordsEmbedder()).update(states[0], 1)  # so that from here on an empty index is a broken state
     for kill in range(40):
         if kill >= 8 and {"old", "new"} <= seen:  # eight kills or more, until both states were met
             break
@@ -79,11 +80,11 @@ def test_killed_at_any_moment_the_index_holds_the_old_or_the_new_state(tmp_path)
         writer.wait()
         index = Index(folder, WordsEmbedder())
         held = index.chunks()
-        assert held == [] or held in states  # nothing yet, or exactly one of the two
-        seen.add(held[0].text.split()[0] if held else "")
-        if held:  # found by both kinds of search, whether or not the full-text index was brought up to date
-            assert {h.article for h in index.search(held[0].text, mode="text", k=100)} == {c.article for c in held}
-            assert len(index.search(held[0].text, mode="vector", k=100)) == len(held)
+        assert held in states, f"{len(held)} chunks: neither the old state nor the new one"
+        seen.add(held[0].text.split()[0])
+        # found by both kinds of search, whether or not the full-text index was brought up to date
+        assert {h.article for h in index.search(held[0].text, mode="text", k=100)} == {c.article for c in held}
+        assert len(index.search(held[0].text, mode="vector", k=100)) == len(held)
         update = index.update(states[0], 1)  # the next update does the rest
         assert (update.added + update.changed + update.same, len(index)) == (60, 60) and index.chunks() == states[0]
         assert index.table.index_stats("content_idx").num_unindexed_rows == 0

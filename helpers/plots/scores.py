@@ -1,41 +1,15 @@
-"""Figures from measured values. Each function returns the figure; its title says the finding.
-
-Colours are Okabe and Ito's (2008), safe for colour-blind readers; nothing is told by colour alone.
-"""
+"""Figures of scores: bars and curves with intervals, calibration, power. Explained in lessons 02, 05 and 08."""
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from helpers.evaluation import Calibration, Interval
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
-PINK, RED = "#CC79A7", "#D55E00"
-MARKS = ((BLUE, "o", "-"), (RED, "s", "--"), (GREEN, "^", ":"), (PINK, "D", "-."), (ORANGE, "v", (0, (5, 1))), (GREY, "X", (0, (1, 1))))
-
-
-class Chart(Figure):
-    """A matplotlib figure that shows itself in any notebook.
-
-    Its text form is its title, which says the finding, and what it draws in numbers: for screen readers, and for the
-    notebook check, which compares texts and no pictures.
-    """
-
-    numbers = ""
-
-    def __repr__(self) -> str:
-        return f"[figure] {self.axes[0].get_title(loc='left')} ({self.numbers})"
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=90)
-        return buffer.getvalue()
+from .chart import BLUE, ORANGE, GREEN, GREY, MARKS, Chart
 
 
 def score_bars(scores: dict[str, Interval], title: str, axis: str = "share of test rows") -> Chart:
@@ -107,32 +81,6 @@ def split_bars(counts: pd.DataFrame, title: str) -> Chart:
     axes.set_title(title, loc="left", fontsize=12)
     figure.numbers = "; ".join(f"{label} {'/'.join(map(str, counts[label]))}" for label in counts.columns)
     return figure
-
-
-def loss_curve(losses: Sequence[float], title: str) -> Chart:
-    """Training loss by step."""
-    figure = Chart(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(range(1, len(losses) + 1), losses, color=BLUE, marker="o", markersize=3)
-    axes.set(xlabel="optimizer step", ylabel="loss per answer token (nats)", ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_title(title, loc="left", fontsize=12)
-    means = [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 4) if len(part)]
-    figure.numbers = "means of its quarters: " + ", ".join(f"{m:.2f}" for m in means)
-    return figure
-
-
-def live_loss(losses: Sequence[float], steps: int) -> Chart:
-    """`loss_curve` while it grows: the horizontal axis spans all steps."""
-    figure = loss_curve(losses, f"step {len(losses)} of {steps}: loss {losses[-1]:.2f}")
-    figure.axes[0].set_xlim(0, max(steps, 2))
-    return figure
-
-
-def as_png(figure: Chart) -> dict[str, str]:
-    """The figure as a display bundle, picture and text."""
-    return {"image/png": base64.b64encode(figure._repr_png_()).decode(), "text/plain": repr(figure)}
 
 
 def probability_bars(names: Sequence[str], values: Sequence[float], title: str) -> Chart:

@@ -66,6 +66,12 @@ def pick_hardware() -> Hardware:
     return Hardware("cpu", torch.float32)
 
 
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); elsewhere bfloat16 is slower than float32."""
+    tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name)() for name in tests if hasattr(torch.cpu, name))
+
+
 def prepare() -> Path:
     """De-quantise the verified GGUF file once, into a folder of safetensors (538 MB); return the folder.
 
@@ -104,6 +110,11 @@ def prepare() -> Path:
 def model_name() -> str:
     """What `load_model` loads: the value of COURSE_MODEL, or the name of the default."""
     return os.environ.get("COURSE_MODEL") or "SmolLM2-135M-Instruct"
+
+
+def source() -> str:
+    """The folder or hub id that `load_model` loads from, for a library that loads for itself (lesson 06). Raises as `prepare` does."""
+    return os.environ.get("COURSE_MODEL") or str(prepare())
 
 
 def load_tokenizer(source: str | Path | None = None) -> PreTrainedTokenizerBase:

@@ -102,7 +102,7 @@ def test_embedding_can_be_stopped_and_goes_on_where_it_was(tmp_path, sections):
     with pytest.raises(ValueError, match="expected vectors of these 10 texts.*Fix: "):
         embed(texts[:10], again, file)
     with pytest.raises(ValueError, match="another precision"):
-        embed(texts, again, file, bf16=not scale.has_fast_bf16())
+        embed(texts, again, file, bf16=not models.has_fast_bf16())
 
 
 # ---------------------------------------------------------------- latency and growth

@@ -9,10 +9,11 @@ from .prompts import PROMPTS, PromptRecipe
 from .reading import READING, ReadingRecipe
 from .rows import Family, data_hash, interval, listed, provenance, read, share, store
 from .scale import SCALE, ScaleRecipe
+from .tuning import TUNING, Tuning
 
-FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE)}
+FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE, TUNING)}
 
 __all__ = [
-    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "data_hash",
+    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "TUNING", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Tuning", "data_hash",
     "interval", "listed", "provenance", "read", "share", "store",
 ]

@@ -37,7 +37,7 @@ def measure(recipe: ScaleRecipe) -> dict[str, Any]:
     for file in (cache, cache.with_name(cache.name + ".json")):
         file.unlink(missing_ok=True)
     return {"recipe": asdict(recipe), "sizes": steps, "questions": sum(bool(r["articles"]) for r in rows),
-            "bf16": retrieval.has_fast_bf16(), "memory_gb": round(training.peak_memory_gb(), 1), "provenance": source}
+            "bf16": models.has_fast_bf16(), "memory_gb": round(training.peak_memory_gb(), 1), "provenance": source}
 
 
 def _say(done: int, whole: int) -> None:

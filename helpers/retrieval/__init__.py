@@ -8,9 +8,9 @@ from .chunks import Chunk, by_section, by_size
 from .gold import gold_sections
 from .index import MODES, Embedder, Hit, Index, RetrievalError, Update
 from .reading import prompt, reading_examples, traced, with_chunks
-from .scale import distractors, embed, grow, has_fast_bf16, latency
+from .scale import distractors, embed, grow, latency
 
 __all__ = [
     "MODES", "Chunk", "Embedder", "Hit", "Index", "RetrievalError", "Update", "by_section", "by_size", "distractors", "embed",
-    "gold_sections", "grow", "has_fast_bf16", "latency", "prompt", "reading_examples", "traced", "with_chunks",
+    "gold_sections", "grow", "latency", "prompt", "reading_examples", "traced", "with_chunks",
 ]

@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence, get_args
 
 import numpy as np
 
-from helpers import evaluation
+from helpers import evaluation, models
 from helpers.data import Product
 
 from .chunks import Chunk
@@ -91,12 +91,12 @@ def embed(
     """Unit vectors of many texts, float32, shape (texts, dimensions), as a read-only memory map of `cache_file` (.npy).
 
     It may be stopped and called again: finished batches stay (`cache_file` with ".json" beside it counts them). `bf16`
-    computes in bfloat16; by default where the processor is made for it (`has_fast_bf16`). `progress(done, all)` is called after
+    computes in bfloat16; by default where the processor is made for it (`models.has_fast_bf16`). `progress(done, all)` is called after
     each batch. Raises ValueError when the file belongs to other texts or another precision. Explained in lesson 03.
     """
     path = Path(cache_file)
     state_file = path.with_name(path.name + ".json")
-    bf16 = has_fast_bf16() if bf16 is None else bf16
+    bf16 = models.has_fast_bf16() if bf16 is None else bf16
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     with _precision(bf16):
         width = encode(embedder, ["How wide is a vector?"]).shape[1]
@@ -119,14 +119,6 @@ def embed(
         if progress:
             progress(end, len(texts))
     return np.load(path, mmap_mode="r")
-
-
-def has_fast_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); elsewhere bfloat16 is slower than float32."""
-    import torch
-
-    tests = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name)() for name in tests if hasattr(torch.cpu, name))
 
 
 def _precision(bf16: bool):

@@ -77,6 +77,15 @@ def knowledge() -> str:
     ])
 
 
+def parallel() -> str:
+    rows = list(data.load_parallel())
+    names = {"en": "English", "mr": "Marathi", "ne": "Nepali"}
+    return table(["language", "sentences", "words", "characters", "bytes in UTF-8"], [
+        [name, len(rows), sum(len(r[key].split()) for r in rows), sum(len(r[key]) for r in rows), sum(len(r[key].encode()) for r in rows)]
+        for key, name in names.items()
+    ])
+
+
 def repeats(sets) -> str:
     rows = []
     for name, splits in sets.items():
@@ -168,7 +177,7 @@ def difficulty() -> str:
 def figures() -> str:
     """The generated part of the card, as Markdown."""
     sets = load()
-    parts = {"Sizes and splits": sizes(sets), "Labels": labels(sets), "Knowledge base": knowledge(), "Likeness": repeats(sets),
+    parts = {"Sizes and splits": sizes(sets), "Labels": labels(sets), "Knowledge base": knowledge(), "Parallel sentences": parallel(), "Likeness": repeats(sets),
              "A second reader": agreement(), "Disagreements, settled": disagreements(), "Difficulty": difficulty()}
     return "\n\n".join(f"### {title}\n\n{body}" for title, body in parts.items())
 

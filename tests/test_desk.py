@@ -119,7 +119,7 @@ def test_channels_and_lengths_vary_as_at_a_real_desk(sets, name, shortest, longe
 def test_all_sets_are_small_and_load_in_a_second():
     assert sum(f.stat().st_size for f in data.HERE.rglob("*") if f.is_file() and "__pycache__" not in f.parts) < 6e6
     started = time.perf_counter()
-    for load in (*LOADERS.values(), data.load_probe, data.load_articles, data.load_facts, data.load_changes):
+    for load in (*LOADERS.values(), data.load_probe, data.load_articles, data.load_facts, data.load_changes, data.load_parallel):
         load()
     assert time.perf_counter() - started < 1
 

@@ -17,6 +17,7 @@ from .desk import (
     load_changes,
     load_extract,
     load_facts,
+    load_parallel,
     load_preferences,
     load_probe,
     load_reply,
@@ -31,7 +32,7 @@ from .style import StyleReport, check_style
 __all__ = [
     "ANSWER_INSTRUCTION", "EXTRACT_INSTRUCTION", "HERE", "NOT_IN_DOCUMENTS", "REPLY_INSTRUCTION", "ROLES", "SPLITS", "TONE_INSTRUCTION",
     "DataError", "Pair", "Problem", "Product", "Record", "Row", "StyleReport", "Tone", "check_style", "describe", "jaccard", "leaks",
-    "load_answer", "load_articles", "load_changes", "load_chat", "load_extract", "load_facts", "load_preferences", "load_probe",
-    "load_reply", "load_tone", "near_duplicates", "prompt_of", "read_chat", "record_of", "sections", "stratified_split", "strict_json",
-    "word_ngrams", "write_chat",
+    "load_answer", "load_articles", "load_changes", "load_chat", "load_extract", "load_facts", "load_parallel",
+    "load_preferences", "load_probe", "load_reply", "load_tone", "near_duplicates", "prompt_of", "read_chat", "record_of", "sections",
+    "stratified_split", "strict_json", "word_ngrams", "write_chat",
 ]

@@ -128,6 +128,11 @@ def load_changes() -> Dataset:
     return Dataset.from_list(rows)
 
 
+def load_parallel() -> Dataset:
+    """Short sentences to the desk, each in English, Marathi and Nepali (`schema.Parallel`). Columns: id, en, mr, ne. Explained in lesson 04."""
+    return Dataset.from_list(_plain("parallel/sentences.jsonl", schema.Parallel))
+
+
 def sections(text: str) -> dict[str, str]:
     """The sections of an article: heading -> text. What stands between the title and the first `## ` heading has the key ''."""
     first, *rest = re.split(r"^## (.+)$", text, flags=re.MULTILINE)

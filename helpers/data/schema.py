@@ -64,6 +64,15 @@ class Fact(Strict):
     edition_2: str | None
 
 
+class Parallel(Strict):
+    """One sentence to the desk in English, Marathi and Nepali."""
+
+    id: str = Field(pattern=r"^pa-\d{2}$")
+    en: str = Field(min_length=1)
+    mr: str = Field(min_length=1)
+    ne: str = Field(min_length=1)
+
+
 # ---------------------------------------------------------------- rows of the chat files, beside `messages`
 
 

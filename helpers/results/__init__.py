@@ -9,10 +9,11 @@ from .prompts import PROMPTS, PromptRecipe
 from .reading import READING, ReadingRecipe
 from .rows import Family, data_hash, interval, listed, provenance, read, share, store
 from .scale import SCALE, ScaleRecipe
+from .slowdown import SLOWDOWN, Slowdown
 
-FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE)}
+FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE, SLOWDOWN)}
 
 __all__ = [
-    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "data_hash",
-    "interval", "listed", "provenance", "read", "share", "store",
+    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Slowdown",
+    "data_hash", "interval", "listed", "provenance", "read", "share", "store",
 ]

@@ -10,8 +10,8 @@ def keep_float32(model: torch.nn.Module) -> int:
 
     On a processor with AVX512-BF16 instructions, bitsandbytes 0.50 changes a 4-bit layer at its first use in evaluation mode: the
     layer packs its codes anew, rounds the scales to bfloat16 and multiplies in bfloat16 from then on. Answers then differ from
-    those of other processors, no gradient passes the layer any more, and merging an adapter into it gives wrong weights; nothing
-    is reported. Call this right after loading. Elsewhere it changes nothing. A model without 4-bit layers returns 0.
+    those of other processors, no gradient passes the layer any more (torch warns of it once), and merging an adapter into it gives
+    wrong weights. Call this right after loading. Elsewhere it changes nothing. A model without 4-bit layers returns 0.
     """
     import bitsandbytes
 

@@ -33,8 +33,9 @@ def measure(recipe: Slowdown) -> dict[str, Any]:
 
     `pair`: under `steps`, for each number of tokens the median seconds of forward and backward, as process time (`cpu`) and by
     the clock (`wall`), of `lora` and `qlora`. The loss stands at the last token of each row, so the output layer costs little.
-    `lora`, `qlora`: `weights_mb` counted, and the peak resident memory in GB of a step of 1,024 tokens with the loss at
-    the last token of each row (`peak_gb`), and at every token (`peak_all_gb`).
+    `lora`, `qlora`: `weights_mb` counted, and the peak resident memory of the process in GB: once the model is loaded
+    (`loaded_gb`), after a step of 1,024 tokens with the loss at the last token of each row (`peak_gb`), and after one with
+    the loss at every token (`peak_all_gb`).
     """
     training.quiet()
     torch.manual_seed(recipe.seed)
@@ -44,6 +45,7 @@ def measure(recipe: Slowdown) -> dict[str, Any]:
         return {**row, "steps": [_timed(both, tokens, recipe.repeats) for tokens in TOKENS]}
     model = with_adapter(recipe.method, recipe.rank)
     row["weights_mb"] = round(quantisation.stored_bytes(model) / 1e6, 1)
+    row["loaded_gb"] = round(training.peak_memory_gb(), 2)
     step(model, 1024)
     row["peak_gb"] = round(training.peak_memory_gb(), 2)
     step(model, 1024, everywhere=True)

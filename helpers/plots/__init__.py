@@ -1,14 +1,15 @@
 """Figures from measured values. Each function returns the figure; its title says the finding.
 
-Nothing is told by colour alone. `chart` holds the figure itself, `scores`, `losses` and `tokens` what is drawn.
+Nothing is told by colour alone. `chart` holds the figure itself, the other files what is drawn.
 """
 
 from .chart import Chart, as_png
 from .losses import live_loss, loss_curve
+from .quantisation import levels_over_weights, value_bars, value_curves
 from .scores import power_curve, probability_bars, reliability_curve, score_bars, score_curves, split_bars
 from .tokens import TokenStrip, fertility_bars, token_strip
 
 __all__ = [
-    "Chart", "TokenStrip", "as_png", "fertility_bars", "live_loss", "loss_curve", "power_curve", "probability_bars", "reliability_curve", "score_bars",
-    "score_curves", "split_bars", "token_strip",
+    "Chart", "TokenStrip", "as_png", "fertility_bars", "levels_over_weights", "live_loss", "loss_curve", "power_curve", "probability_bars",
+    "reliability_curve", "score_bars", "score_curves", "split_bars", "token_strip", "value_bars", "value_curves",
 ]

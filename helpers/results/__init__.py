@@ -9,11 +9,12 @@ from .prompts import PROMPTS, PromptRecipe
 from .reading import READING, ReadingRecipe
 from .rows import Family, data_hash, interval, listed, provenance, read, share, store
 from .scale import SCALE, ScaleRecipe
+from .slowdown import SLOWDOWN, Slowdown
 from .tuning import TUNING, Tuning
 
-FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE, TUNING)}
+FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE, SLOWDOWN, TUNING)}
 
 __all__ = [
-    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "TUNING", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Tuning", "data_hash",
-    "interval", "listed", "provenance", "read", "share", "store",
+    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "TUNING", "Family", "PromptRecipe", "ReadingRecipe", "Recipe",
+    "ScaleRecipe", "Slowdown", "Tuning", "data_hash", "interval", "listed", "provenance", "read", "share", "store",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from helpers import data, evaluation, models, prompting, training
+from helpers import data, evaluation, models, prompting, quantisation, training
 
 from .rows import Family, listed, provenance, share
 
@@ -140,6 +140,9 @@ def trainer_for(model, tokenizer, rows: list[data.Row], recipe: Tuning):
                        completion_only_loss=recipe.loss_on == "answer", train_sampling_strategy="group_by_length",
                        **training.quiet_settings(recipe.seed) | {"bf16": models.has_fast_bf16()}),
     )
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:  # TRL turns the adapter of a 4-bit model into bfloat16; LoRA's stays in float32, so this one does
+            weight.data = weight.data.float()
     trainer.remove_callback(PrinterCallback)
     return training.answer_loss_only(trainer)
 
@@ -167,7 +170,9 @@ def _model(recipe: Tuning):
 
     four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                   bnb_4bit_compute_dtype=torch.bfloat16 if models.has_fast_bf16() else torch.float32)
-    return AutoModelForCausalLM.from_pretrained(models.source(), quantization_config=four_bit, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(models.source(), quantization_config=four_bit, dtype=torch.float32)
+    quantisation.keep_float32(model)
+    return model
 
 
 def _scored(model, tokenizer, rows: list[data.Row], need: str) -> dict[str, Any]:

@@ -59,11 +59,11 @@ def with_adapter(method: str, rank: int = 16):
 
     if method == "qlora":
         four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32)
-        model = AutoModelForCausalLM.from_pretrained(_folder(), quantization_config=four_bit, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(models.source(), quantization_config=four_bit, dtype=torch.float32)
         quantisation.keep_float32(model)
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     else:
-        model = AutoModelForCausalLM.from_pretrained(_folder(), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(models.source(), dtype=torch.float32)
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear", task_type="CAUSAL_LM")).train()
 
 
@@ -90,12 +90,6 @@ def _timed(both: dict[str, Any], tokens: int, repeats: int) -> dict[str, Any]:
                 times[name]["cpu"].append(time.process_time() - cpu)
                 times[name]["wall"].append(time.perf_counter() - wall)
     return {"tokens": tokens, **{name: {kind: round(statistics.median(ts), 4) for kind, ts in found.items()} for name, found in times.items()}}
-
-
-def _folder():
-    import os
-
-    return os.environ.get("COURSE_MODEL") or models.prepare()
 
 
 SLOWDOWN = Family("slowdown", tuple(Slowdown(method=method) for method in ("pair", "lora", "qlora")), measure, "about three minutes")

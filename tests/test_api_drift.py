@@ -47,26 +47,29 @@ def imported(tree: ast.AST) -> tuple[dict[str, Any], list[str]]:
     """Name in the file -> object of a library, and the names that a library no longer has."""
     names, gone = {}, []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for a in node.names:
-                if a.name.split(".")[0] in LIBRARIES:
-                    module = importlib.import_module(a.name)
-                    names[a.asname or a.name.split(".")[0]] = module if a.asname else importlib.import_module(a.name.split(".")[0])
-        elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in LIBRARIES:
-            try:
-                module = importlib.import_module(node.module)
-            except ImportError:
-                gone.append(f"there is no module {node.module}")
+        relative = isinstance(node, ast.ImportFrom) and node.level
+        for a in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) and not relative else ():
+            full = f"{node.module}.{a.name}" if isinstance(node, ast.ImportFrom) else a.name
+            if full.split(".")[0] not in LIBRARIES:
                 continue
-            for a in node.names:
-                try:
-                    names[a.asname or a.name] = getattr(module, a.name)
-                except AttributeError:
-                    try:
-                        names[a.asname or a.name] = importlib.import_module(f"{node.module}.{a.name}")
-                    except ImportError:
-                        gone.append(f"{node.module} has no {a.name}")
+            try:
+                thing = resolve(full)
+            except (ImportError, AttributeError):
+                gone.append(f"there is no {full}")
+                continue
+            if isinstance(node, ast.ImportFrom) or a.asname:
+                names[a.asname or a.name] = thing
+            else:
+                names[full.split(".")[0]] = importlib.import_module(full.split(".")[0])
     return names, gone
+
+
+def resolve(full: str) -> Any:
+    """The module, or the name in a module, that a dotted name means."""
+    owner, _, name = full.rpartition(".")
+    if owner and hasattr(importlib.import_module(owner), name):
+        return getattr(importlib.import_module(owner), name)
+    return importlib.import_module(full)
 
 
 def target(node: ast.expr, names: dict[str, Any]) -> tuple[str, Any] | None:
@@ -129,7 +132,8 @@ def look(source: str, where: str = "here") -> Found:
             for name in (t.id for t in node.targets if isinstance(t, ast.Name)):
                 dicts.setdefault(name, []).append(node.value)
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.args.kwarg]
-    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    for call in calls:
         if (what := target(call.func, names)) is None:
             continue
         keys, ends = passed(call, dicts)
@@ -138,7 +142,7 @@ def look(source: str, where: str = "here") -> Found:
             givers = [f for f in functions if f.args.kwarg.arg == end and any(n is call for n in ast.walk(f))]
             for f in givers:
                 own = {a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
-                for caller in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] == f.name):
+                for caller in (n for n in calls if ast.unparse(n.func).split(".")[-1] == f.name):
                     hold(found, f"{where}:{caller.lineno} {f.name} -> {what[0]}", what, passed(caller, dicts)[0] - own)
             if not givers:
                 found.unchecked.append(f"{where}:{call.lineno} {what[0]}(**{end})")

@@ -9,5 +9,6 @@ from .losses import live_loss, loss_curve
 from .scores import power_curve, probability_bars, reliability_curve, score_bars, score_curves, split_bars
 
 __all__ = [
-    "Chart", "as_png", "live_loss", "loss_curve", "loss_curves", "power_curve", "probability_bars", "reliability_curve", "score_bars", "score_curves", "split_bars",
+    "Chart", "as_png", "live_loss", "loss_curve", "loss_curves", "power_curve", "probability_bars", "reliability_curve", "score_bars", "score_curves",
+    "split_bars",
 ]

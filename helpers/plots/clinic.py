@@ -22,7 +22,8 @@ def loss_curves(
     axes = figure.subplots()
     for (name, (where, losses)), (colour, marker, dashes) in zip(series.items(), MARKS):
         if len(where) != len(losses) or not len(where):
-            raise ValueError(f"loss_curves: expected a loss for each place of {name!r}, got {len(losses)} for {len(where)}. Fix: pass both from one run.")
+            raise ValueError(f"loss_curves: expected a loss for each place of {name!r}, got {len(losses)} for {len(where)}. "
+                             "Fix: pass both from one run.")
         axes.plot(where, losses, label=name, color=colour, marker=marker, markersize=6, linestyle=dashes if join else "")
     axes.set(xlabel=x, ylabel=y, ylim=(0, None))
     if log:

@@ -14,6 +14,6 @@ from .scale import SCALE, ScaleRecipe
 FAMILIES = {family.name: family for family in (DIFFICULTY, OVERFIT, PROMPTS, READING, SCALE)}
 
 __all__ = [
-    "DIFFICULTY", "FAMILIES", "OVERFIT", "PROMPTS", "READING", "SCALE", "Family", "Overfit", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "data_hash",
-    "interval", "listed", "provenance", "read", "share", "store",
+    "DIFFICULTY", "FAMILIES", "OVERFIT", "PROMPTS", "READING", "SCALE", "Family", "Overfit", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe",
+    "data_hash", "interval", "listed", "provenance", "read", "share", "store",
 ]

@@ -46,8 +46,8 @@ def measure(recipe: Overfit) -> dict[str, Any]:
     sets = [Dataset.from_list([{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in rows])
             for rows in (list(desk["train"])[: recipe.rows], list(desk["validation"])[:24])]
     settings = SFTConfig(
-        output_dir="out/overfit", learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay, max_steps=recipe.steps, lr_scheduler_type="constant",
-        per_device_train_batch_size=4, per_device_eval_batch_size=12, eval_strategy="steps", eval_steps=EVERY,
+        output_dir="out/overfit", learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay, max_steps=recipe.steps,
+        lr_scheduler_type="constant", per_device_train_batch_size=4, per_device_eval_batch_size=12, eval_strategy="steps", eval_steps=EVERY,
         **training.quiet_settings(recipe.seed),
     )
     lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules="all-linear", task_type="CAUSAL_LM")

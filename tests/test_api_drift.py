@@ -81,11 +81,8 @@ def keywords_of(thing: Any) -> tuple[frozenset[str], bool]:
 
 def passed(call: ast.Call, dicts: dict[str, list[ast.expr]], seen: tuple[str, ...] = ()) -> tuple[set[str], set[str]]:
     """The keywords of a call, and the names of splats that could not be followed."""
-    keys, open_ends = {k.arg for k in call.keywords if k.arg}, set()
-    for splat in (k.value for k in call.keywords if k.arg is None):
-        more, ends = followed(splat, dicts, seen)
-        keys, open_ends = keys | more, open_ends | ends
-    return keys, open_ends
+    splats = [followed(k.value, dicts, seen) for k in call.keywords if k.arg is None]
+    return {k.arg for k in call.keywords if k.arg}.union(*(keys for keys, _ in splats)), set().union(*(ends for _, ends in splats))
 
 
 def followed(node: ast.expr, dicts: dict[str, list[ast.expr]], seen: tuple[str, ...]) -> tuple[set[str], set[str]]:
@@ -95,6 +92,8 @@ def followed(node: ast.expr, dicts: dict[str, list[ast.expr]], seen: tuple[str, 
         pairs = list(zip(node.keys, node.values))
         keys, parts = {k.value for k, _ in pairs if isinstance(k, ast.Constant)}, [v for k, v in pairs if k is None]
         ends = {ast.unparse(k) for k, _ in pairs if k is not None and not isinstance(k, ast.Constant)}
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        parts = [node.left, node.right]
     elif isinstance(node, ast.Name) and node.id in dicts and node.id not in seen:
         parts, seen = dicts[node.id], (*seen, node.id)
     elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "quiet_settings":
@@ -174,11 +173,10 @@ def test_the_gate_looked_at_something(everything):
     ("import trl.trainer\ntrl.SFTConfig(evaluation_strategy='no')", "evaluation_strategy"),
     ("from transformers import BitsAndBytesConfig\nBitsAndBytesConfig(bnb_4bit_quant='nf4')", "bnb_4bit_quant"),
     ("from transformers import AutoModelForCausalLM as A\nA.from_pretrained('x', load_in_4bit=True)", "load_in_4bit"),
-    ("import bitsandbytes as bnb\nbnb.optim.AdamW8bit([], rate=1)", "rate"),
     ("import bitsandbytes as bnb\nbnb.optim.NoSuchOptimizer([])", "NoSuchOptimizer"),
     ("from trl import DataCollatorForCompletionOnlyLM", "DataCollatorForCompletionOnlyLM"),
     ("from trl import SFTConfig\nsettings = {'seed': 0, 'logging_dir': 'x'}\nSFTConfig(**settings)", "logging_dir"),
-    ("from trl import SFTConfig\nsettings = dict(warmup_ratio=0.1)\nSFTConfig(**{**settings})", "warmup_ratio"),
+    ("from trl import SFTConfig\nsettings = dict(warmup_ratio=0.1)\nSFTConfig(**{**settings} | {'seed': 0})", "warmup_ratio"),
     ("from trl import SFTConfig\ndef run(rows, **knobs):\n    return SFTConfig(**{'seed': 0, **knobs})\nrun(1, rows=2, no_cuda=True)", "no_cuda"),
     ("from trl import SFTConfig\ndef run(**knobs):\n    s = {'seed': 0, **knobs}\n    return SFTConfig(**s)\nrun(group_by_length=True)", "group_by_length"),
 ])

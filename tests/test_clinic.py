@@ -89,6 +89,9 @@ def test_a_loaded_adapter_is_frozen_unless_it_is_said_to_be_trainable(tiny, toke
     assert training.trainable_parameters(frozen)[0] == 0
     with pytest.raises(RuntimeError, match="does not require grad"):
         training.answer_loss_only(trainer_of(frozen, tokenizer, pairs(rows), tmp_path, lora=False)).train()
+    silent = trainer_of(frozen, tokenizer, pairs(rows), tmp_path, lora=False, gradient_checkpointing=True)
+    silent.train()
+    assert len(training.loss_history(silent)) == 2 and training.trainable_parameters(silent.model)[0] == 0, "TRL's default: no error, nothing learned"
     assert training.trainable_parameters(PeftModel.from_pretrained(copy.deepcopy(tiny), tmp_path / "adapter", is_trainable=True))[0] > 0
 
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LESSONS = {
-    "00_start_here": "Start here", "02_prompt_baselines": "Prompts: how far words alone can take you",
-    "03_rag_baseline": "Retrieval: let the model look it up", "05_lora": "LoRA: train a small addition, keep the model",
-    "08_evaluation": "Evaluation: scores that a sceptic accepts",
+LESSONS = {  # name -> its heading
+    path.stem: json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0].removeprefix("# ").strip()
+    for path in sorted((ROOT / "lessons").glob("*.ipynb"))
 }
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from .setup import Setup, trainable
-from .shape import Shape
+from .shape import LINEARS, Shape
 
 PROCESS = 0.75e9  # Python with torch, transformers, peft, trl and bitsandbytes imported; `calibrate` measures it
 TILE = (4096, 32768)  # tokens and vocabulary entries that TRL 1.16 scores at once
@@ -102,35 +102,39 @@ def optimizer_bytes(shape: Shape, trained: int, setup: Setup) -> float:
 
 def layer_bytes(shape: Shape, setup: Setup) -> float:
     """Bytes that one layer keeps for the way back, for all tokens of a batch."""
-    tokens = setup.batch * setup.length
+    tokens, masked, full = setup.batch * setup.length, setup.batch > 1, setup.method == "full"
     hidden, inner, q, kv = shape.hidden, shape.inner, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    kept = q if setup.batch > 1 else kv  # a padded batch needs a mask, and then keys and values are repeated for every head
     narrow = 4 if setup.precision == "float32" else 2
-    full, modules = setup.method == "full", setup.modules
-    into = lambda *names: sum(name in modules for name in names)  # adapters that read the same input
-    attention, mlp = narrow * (2 * q + 2 * kept), narrow * 3 * inner
-    down = narrow * inner if full or into("down_proj") else 0
-    if setup.precision == "float32":
-        norms = 4 * hidden * (2 + (2 if full else 0))
-        inputs = 4 * hidden * ((full or into("q_proj", "k_proj", "v_proj") > 0) + (full or into("gate_proj", "up_proj") > 0))
-    elif setup.precision == "autocast":  # each linear module casts its input by itself
-        norms = 4 * hidden * (2 + (2 if full else 0))
-        inputs = 2 * hidden * (5 if full else into("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"))
+    attention = narrow * (2 * q + 2 * (q if masked else kv))  # with a mask (padding), keys and values are repeated for every head
+    mlp = (4 if (setup.method, setup.precision) == ("qlora", "autocast") else narrow) * 3 * inner
+    norms = 2 * hidden * (4 + ((2 if setup.precision == "bfloat16" else 4) if full else 0))  # computed in float32 always
+    mask = narrow * tokens * setup.length if masked else 0
+    statistics = 4 * (2 + shape.heads)
+    return tokens * (attention + mlp + norms + inputs_bytes(shape, setup) + statistics) + mask
+
+
+def inputs_bytes(shape: Shape, setup: Setup) -> float:
+    """Bytes a token that the linear modules of a layer keep for the gradients of what is trained in them: their inputs, and DoRA's parts."""
+    hidden, full, modules = shape.hidden, setup.method == "full", setup.modules
+    read = [{name for name in group if full or name in modules} for group in (LINEARS[:3], LINEARS[4:6])]
+    wide = 4 if setup.precision == "float32" or (setup.precision == "bfloat16" and not full) else 2  # PEFT casts to its float32 adapters
+    if setup.precision == "float32" or (full and setup.precision == "bfloat16"):  # modules that read the same tensor share it
+        kept = sum(hidden for group in read if group) + (shape.inner if full or "down_proj" in modules else 0)
     else:
-        norms = 4 * hidden * 2 + (2 * hidden * 2 if full else 0)
-        inputs = 2 * hidden * 2 if full else 4 * hidden * (bool(into("q_proj", "k_proj", "v_proj")) + bool(into("gate_proj", "up_proj")))
-    adapters = sum(setup.rank + (2 * shape.linears[name][1] if setup.method == "dora" else 0) for name in modules) * narrow
-    mask = 4 * setup.length * setup.batch * setup.length if setup.batch > 1 else 0
-    return tokens * (attention + mlp + down + norms + inputs + adapters + 4 * (2 + shape.heads)) + mask
+        sizes = [hidden for group in read for _ in group] if full else [shape.linears[name][0] for name in modules]
+        kept = sum(sizes) + (shape.inner if full else 0)
+    outputs = sum(shape.linears[name][1] for name in modules) if setup.method == "dora" else 0  # kept twice: from the base and from the adapter
+    return wide * (kept + setup.rank * len(modules)) + {"float32": 8, "autocast": 4, "bfloat16": 6}[setup.precision] * outputs
 
 
 def activation_bytes(shape: Shape, setup: Setup) -> float:
     """Bytes kept for the way back; with checkpointing the input of every layer, and one layer whole."""
-    layer = layer_bytes(shape, setup)
-    if not setup.checkpointing:
-        return shape.layers * layer
+    layer, tokens = layer_bytes(shape, setup), setup.batch * setup.length
+    if setup.precision == "autocast" and setup.method != "qlora":
+        layer += 2 * shape.linear_parameters / shape.layers  # the weights, cast for the product
     wide = 2 if setup.precision == "bfloat16" else 4
-    return shape.layers * wide * setup.batch * setup.length * shape.hidden + layer
+    last = tokens * shape.hidden * (2 * 4 + (wide if setup.method == "full" else 0))  # the last norm, and the input of the output layer
+    return last + (shape.layers * wide * tokens * shape.hidden + layer if setup.checkpointing else shape.layers * layer)
 
 
 def logit_bytes(shape: Shape, setup: Setup) -> float:

@@ -4,10 +4,16 @@
 `shape` reads the configuration, `setup` holds the knobs, `memory` the bytes, `prediction` brings them together.
 """
 
+from .advice import Knob, advice
 from .errors import CostsError
+from .machine import Machine, calibrate, optimizer_of
 from .memory import Memory, nf4_bytes
+from .money import devices, price
 from .prediction import Prediction, predict
 from .setup import Setup
 from .shape import Shape, shape_of
 
-__all__ = ["CostsError", "Memory", "Prediction", "Setup", "Shape", "nf4_bytes", "predict", "shape_of"]
+__all__ = [
+    "CostsError", "Knob", "Machine", "Memory", "Prediction", "Setup", "Shape", "advice", "calibrate", "devices", "nf4_bytes", "optimizer_of", "predict",
+    "price", "shape_of",
+]

@@ -1,18 +1,19 @@
-"""Measured rows with their provenance, and the runs that re-make them. Rows are read in lessons 02, 03 and 05, and explained in lesson 09.
+"""Measured rows with their provenance, and the runs that re-make them. Rows are read in lessons 02, 03, 05 and 07, and explained in lesson 09.
 
 `python -m helpers.results` re-makes what is missing or out of date in `lessons/results/`. Each row says what it was measured
 with, so a reader can judge it and a test can see that it is stale.
 """
 
+from .costs import COSTS, CostsRecipe
 from .difficulty import DIFFICULTY, Recipe
 from .prompts import PROMPTS, PromptRecipe
 from .reading import READING, ReadingRecipe
 from .rows import Family, data_hash, interval, listed, provenance, read, share, store
 from .scale import SCALE, ScaleRecipe
 
-FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE)}
+FAMILIES = {family.name: family for family in (COSTS, DIFFICULTY, PROMPTS, READING, SCALE)}
 
 __all__ = [
-    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "data_hash",
+    "COSTS", "CostsRecipe", "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "data_hash",
     "interval", "listed", "provenance", "read", "share", "store",
 ]

@@ -58,7 +58,7 @@ def calibrate() -> Machine:
         torch.random.set_rng_state(state)
 
 
-def _seconds(run: Callable[[], object], least: int = 3, enough: float = 0.12) -> float:
+def _seconds(run: Callable[[], object], least: int = 3, enough: float = 0.08) -> float:
     """The shortest time of a call, after one that warms up: what else the machine does can only add to it."""
     run()
     times: list[float] = []

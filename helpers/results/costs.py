@@ -145,7 +145,7 @@ def measure(recipe: CostsRecipe) -> dict[str, Any]:
         add_fused_lm_head(model.get_base_model() if recipe.method != "full" else model, outputs=("log_probs", "entropy", "is_top1"))
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer, loaded, seconds = costs.optimizer_of(recipe.optimizer, weights), training.peak_memory_gb(), []
-    while len(seconds) < 3 or (sum(seconds) < 8 and len(seconds) < 6):
+    while len(seconds) < 3 or (sum(seconds) < 5 and len(seconds) < 6):
         batch, start = random_batch(setup, model.config.vocab_size), time.perf_counter()
         loss_of(model, batch, recipe.loss).backward()
         optimizer.step()

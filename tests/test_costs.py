@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -97,12 +98,12 @@ def kept_bytes(setup: costs.Setup) -> int:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, tuple] = {}
+    kept: list[tuple] = []
 
     def keep(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+            kept.append((storage.data_ptr(), storage.nbytes(), weakref.ref(tensor)))
         return tensor
 
     ids = torch.randint(5, 500, (setup.batch, setup.length))
@@ -110,8 +111,10 @@ def kept_bytes(setup: costs.Setup) -> int:
     if setup.batch > 1:
         mask[0, -2:] = 0
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16, enabled=setup.precision == "autocast"):
-        core.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    return sum(size for size, _ in kept.values())
+        out = core.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    found = {where: size for where, size, tensor in kept if tensor() is not None}  # what the graph of `out` still holds
+    assert out.requires_grad
+    return sum(found.values())
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -122,8 +125,7 @@ def kept_bytes(setup: costs.Setup) -> int:
 def test_predicted_activations_are_what_pytorch_keeps(method, targets, precision, batch):
     setup = costs.Setup(method=method, targets=targets, precision=precision, rank=4, batch=batch, length=96)
     predicted = bytes_of.activation_bytes(costs.shape_of(TINY), setup)
-    # what is counted here of DoRA's unit matrices is gone again after each module
-    assert predicted == pytest.approx(kept_bytes(setup), rel=0.12 if method == "dora" else 0.04)
+    assert predicted == pytest.approx(kept_bytes(setup), rel=0.05)
 
 
 def test_optimizer_state_is_what_the_optimizers_keep():

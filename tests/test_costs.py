@@ -33,23 +33,10 @@ def adapted(model, setup: costs.Setup):
     if setup.method == "full":
         return model
     if setup.method == "qlora":
-        pack(model)
+        costs.sample.pack(model)
     targets = setup.targets if setup.targets == "all-linear" else list(setup.targets)
     model.requires_grad_(False)
     return get_peft_model(model, LoraConfig(r=setup.rank, target_modules=targets, use_dora=setup.method == "dora", task_type="CAUSAL_LM"))
-
-
-def pack(model) -> None:
-    import bitsandbytes as bnb
-
-    for layer in model.model.layers:
-        for parent in (layer.self_attn, layer.mlp):
-            for name, linear in list(parent.named_children()):
-                if isinstance(linear, torch.nn.Linear):
-                    packed = bnb.nn.Linear4bit(linear.in_features, linear.out_features, bias=False, quant_type="nf4", compute_dtype=torch.float32)
-                    packed.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
-                    setattr(parent, name, packed.to("cpu"))
-    model.is_loaded_in_4bit = True
 
 
 @pytest.mark.parametrize("kind, changes", [
@@ -182,7 +169,8 @@ def test_a_70b_model_needs_36_gpus_in_full_and_two_with_qlora():
 
 MACHINE = costs.Machine(
     threads=2, products=((8e-12,) * 3,) * 4, thin=3e-11, touch=(1e-10, 3e-10, 1e-9), norm=(3e-9, 5e-9), rotary=(3e-9, 5e-9), gate=(2e-9, 3e-9),
-    attention=(1e-10, 1e-10), scores=2e-9, unpack=2e-10, update={"adamw": 1e-9, "adamw_8bit": 1e-8, "adafactor": 4e-9, "sgd": 3e-10}, call=5e-6)
+    attention=(1e-10, 1e-10), scores=2e-9, unpack=2e-10, update={"adamw": 1e-9, "adamw_8bit": 1e-8, "adafactor": 4e-9, "sgd": 3e-10}, call=5e-6,
+    layers={"full": 0.05, "lora": 0.04, "qlora": 0.045, "dora": 0.055, "checkpointing": 0.06})
 
 
 def test_time_follows_the_work():

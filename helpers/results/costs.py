@@ -137,7 +137,6 @@ def measure(recipe: CostsRecipe) -> dict[str, Any]:
         importlib.import_module(library)
     getattr(importlib.import_module("trl"), "SFTTrainer")  # as a lesson's process has them
     base = training.peak_memory_gb()
-    machine = costs.calibrate()
     model = load(recipe, folder)
     if recipe.loss == "tiles":
         from trl.trainer.utils import add_fused_lm_head
@@ -152,10 +151,13 @@ def measure(recipe: CostsRecipe) -> dict[str, Any]:
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)
         print(f"   step {seconds[-1]:.2f} s, {training.peak_memory_gb():.2f} GB", flush=True)
+    peak, trained = training.peak_memory_gb(), sum(p.numel() for p in weights)
     config = {key: getattr(model.config, key) for key in (*costs.shape.NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings")}
+    del model, optimizer, weights
+    machine = costs.calibrate()  # after the steps, so that it leaves no trace in their memory
     return {
-        "recipe": asdict(recipe), "config": config, "peak_gb": round(training.peak_memory_gb(), 3), "loaded_gb": round(loaded, 3), "base_gb": round(base, 3),
-        "seconds": round(min(seconds), 4), "steps": len(seconds), "trained": sum(p.numel() for p in weights),
+        "recipe": asdict(recipe), "config": config, "peak_gb": round(peak, 3), "loaded_gb": round(loaded, 3), "base_gb": round(base, 3),
+        "seconds": round(min(seconds), 4), "steps": len(seconds), "trained": trained,
         "machine": asdict(machine), "provenance": source,
     }
 

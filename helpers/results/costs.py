@@ -48,15 +48,16 @@ class CostsRecipe:
 
 R = CostsRecipe
 RUNS = (
-    R("135M", "lora", 4, 128, 32), R("135M", "qlora", 4, 128, 32), R("135M", "dora", 4, 128, 32), R("135M", "full", 4, 128, 32),
-    R("135M", "lora", 1, 512, 64), R("135M", "lora", 16, 64, 8), R("135M", "lora", 8, 96, 24, checkpointing=True), R("135M", "lora", 4, 128, 32, "all"),
-    R("135M", "lora", 4, 128, 32, "tiles"), R("135M", "qlora", 1, 64, 16), R("135M", "full", 2, 256, 32, checkpointing=True), R("135M", "full", 1, 64, 16),
-    R("25M", "full", 8, 256, 64), R("25M", "lora", 8, 256, 64), R("25M", "qlora", 16, 64, 16), R("25M", "qlora", 2, 512, 64), R("25M", "dora", 4, 256, 64),
-    R("25M", "lora", 16, 128, 32, checkpointing=True), R("25M", "full", 4, 512, None, "all", checkpointing=True), R("25M", "full", 4, 128, 32,
-                                                                                                                       optimizer="adamw_8bit"),
-    R("374M", "lora", 1, 128, 32), R("374M", "lora", 4, 64, 16, rank=64), R("374M", "qlora", 1, 128, 32), R("374M", "qlora", 2, 256, 32, checkpointing=True),
-    R("374M", "full", 1, 128, 32), R("374M", "full", 2, 64, 16, optimizer="sgd"), R("374M", "dora", 1, 128, 32), R("374M", "lora", 2, 256, 64,
-                                                                                                                 checkpointing=True),
+    R("135M", "lora", 4, 128, 32), R("374M", "lora", 1, 128, 32), R("25M", "lora", 8, 256, 64),
+    R("135M", "qlora", 4, 128, 32), R("374M", "qlora", 1, 128, 32), R("25M", "qlora", 16, 64, 16),
+    R("135M", "dora", 4, 128, 32), R("374M", "dora", 1, 128, 32), R("25M", "dora", 4, 256, 64),
+    R("135M", "full", 4, 128, 32), R("374M", "full", 1, 128, 32), R("25M", "full", 8, 256, 64),
+    R("135M", "lora", 8, 96, 24, checkpointing=True), R("374M", "lora", 2, 256, 64, checkpointing=True), R("25M", "lora", 16, 128, 32, checkpointing=True),
+    R("135M", "full", 2, 256, 32, checkpointing=True), R("374M", "qlora", 2, 256, 32, checkpointing=True),
+    R("25M", "full", 4, 512, None, "all", checkpointing=True), R("135M", "lora", 1, 512, 64), R("135M", "lora", 16, 64, 8), R("25M", "qlora", 2, 512, 64),
+    R("374M", "full", 2, 64, 16, optimizer="sgd"), R("135M", "lora", 4, 128, 32, "all"), R("135M", "lora", 4, 128, 32, "tiles"),
+    R("374M", "lora", 4, 64, 16, rank=64), R("25M", "full", 4, 128, 32, optimizer="adamw_8bit"), R("135M", "qlora", 1, 64, 16),
+    R("135M", "full", 1, 64, 16),
 )
 
 
@@ -127,7 +128,8 @@ def random_batch(setup: costs.Setup, vocabulary: int) -> dict[str, torch.Tensor]
 def measure(recipe: CostsRecipe) -> dict[str, Any]:
     """One row of results: `peak_gb` of this process, `seconds` of the fastest of some steps, and the calibrated `machine`.
 
-    `base_gb` is the peak of the process with its libraries and nothing else, `loaded_gb` the peak before the first step. The counts are those of the loaded model; `config` holds what a prediction needs.
+    `base_gb` is the peak of the process with its libraries and nothing else, `loaded_gb` the peak before the first step.
+    `trained` counts what is trained; `config` holds what a prediction needs.
     """
     training.quiet()
     torch.set_num_threads(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -181,6 +181,32 @@ def test_time_follows_the_work():
     share = lambda batch: seconds(method="qlora", batch=batch, length=32) / seconds(method="lora", batch=batch, length=32)
     assert share(1) > share(64) > 1, "unpacking costs less a token, the more tokens share it"
     assert costs.predict(LLAMA_8B).seconds is None and costs.predict(LLAMA_8B, machine=MACHINE, precision="autocast").seconds is None
+
+
+def test_the_middle_of_calibrations_leaves_out_what_was_disturbed():
+    slow = replace(MACHINE, call=1.0, layers={name: 9.0 for name in MACHINE.layers}, products=((1.0,) * 3,) * 4)
+    assert costs.middle([MACHINE, slow, MACHINE]) == MACHINE
+    with pytest.raises(ValueError, match="expected at least one calibration, got none. Fix"):
+        costs.middle([])
+
+
+def test_a_calibration_measures_every_speed():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        before = torch.random.get_rng_state()
+        machine = costs.calibrate()
+    finally:
+        torch.set_num_threads(threads)
+    numbers = [n for value in asdict(machine).values() for n in flat(value)]
+    assert len(numbers) > 30 and all(0 < n < 5 for n in numbers) and torch.equal(before, torch.random.get_rng_state())
+    assert machine.threads == 1 and costs.predict(TINY, machine=machine).seconds > 0
+
+
+def flat(value) -> list[float]:
+    if isinstance(value, dict):
+        return [n for each in value.values() for n in flat(each)]
+    return [n for each in value for n in flat(each)] if isinstance(value, (tuple, list)) else [value]
 
 
 def test_money_is_hours_times_price():

@@ -6,7 +6,7 @@
 
 from .advice import Knob, advice
 from .errors import CostsError
-from .machine import Machine, calibrate, optimizer_of
+from .machine import Machine, calibrate, middle, optimizer_of
 from .memory import Memory, nf4_bytes
 from .money import devices, price
 from .prediction import Prediction, predict
@@ -14,6 +14,6 @@ from .setup import Setup
 from .shape import Shape, shape_of
 
 __all__ = [
-    "CostsError", "Knob", "Machine", "Memory", "Prediction", "Setup", "Shape", "advice", "calibrate", "devices", "nf4_bytes", "optimizer_of", "predict",
-    "price", "shape_of",
+    "CostsError", "Knob", "Machine", "Memory", "Prediction", "Setup", "Shape", "advice", "calibrate", "devices", "middle", "nf4_bytes",
+    "optimizer_of", "predict", "price", "shape_of",
 ]

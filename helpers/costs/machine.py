@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from dataclasses import dataclass
-from typing import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
@@ -21,9 +22,9 @@ class Machine:
 
     `products`: for every width and number of tokens, seconds for one multiplication and addition of a matrix product, on the way
     forward and back. `thin`: the same for an adapter of rank 16. `touch`: for every size of tensor, seconds for a number that is read
-    and written into fresh memory. `norm`, `rotary`, `gate`: seconds for a number that goes through that part of a layer and back, at two sizes.
-    `attention`: seconds for one multiplication and addition between queries, keys and values, forward and back. `scores`: seconds for one score of the
-    vocabulary, from logit to its gradient. `unpack`: seconds for one NF4 weight. `update`: for each optimizer, seconds a parameter.
+    and written into fresh memory. `norm`, `rotary`, `gate`: seconds for a number that goes through that part of a layer and back, at two
+    sizes. `attention`: seconds for one multiplication and addition between queries, keys and values, forward and back, at two lengths.
+    `scores`: seconds for one score of the vocabulary, from logit to its gradient. `unpack`: seconds for one NF4 weight. `update`: for each optimizer, seconds a parameter.
     `call`: seconds that one operation takes besides its work, forward and back.
     `layers`: seconds through one whole layer and back, by method and with checkpointing: parts that were measured alone find their numbers
     in the cache, and the parts of a layer do not.
@@ -61,6 +62,24 @@ def calibrate() -> Machine:
         )
     finally:
         torch.random.set_rng_state(state)
+
+
+def middle(machines: Sequence[Machine]) -> Machine:
+    """The median of several calibrations of one machine, number by number: a moment at which something else ran does not count.
+
+    Raises ValueError when there is none.
+    """
+    if not machines:
+        raise ValueError("middle: expected at least one calibration, got none. Fix: middle([calibrate(), calibrate(), calibrate()]).")
+
+    def median(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], Mapping):
+            return {key: median([value[key] for value in values]) for key in values[0]}
+        if isinstance(values[0], Sequence):
+            return tuple(median(column) for column in zip(*values))
+        return statistics.median(values)
+
+    return Machine(**{field.name: median([getattr(machine, field.name) for machine in machines]) for field in fields(Machine)})
 
 
 def _seconds(run: Callable[[], object], least: int = 3, enough: float = 0.08) -> float:

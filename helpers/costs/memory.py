@@ -13,7 +13,8 @@ from .setup import Setup, trainable
 from .shape import LINEARS, Shape
 
 PROCESS = 0.60e9  # Python with torch, transformers, peft, trl and bitsandbytes imported, measured on Linux
-HOLES = {"full": 0.2, "lora": 0.85, "qlora": 0.85, "dora": 0.5}  # bytes of holes for a byte of activations, measured with Linux's allocator
+HOLES = {"full": 0.3, "lora": 0.85, "qlora": 0.85, "dora": 0.3}  # bytes of holes for a byte that the layers compute for the way back
+LARGEST_HOLE = 32 * 2**20  # larger tensors are given back to the system at once
 TILE = (4096, 32768)  # tokens and vocabulary entries that TRL 1.16 scores at once
 
 
@@ -57,7 +58,7 @@ def memory_of(shape: Shape, setup: Setup) -> Memory:
         process=PROCESS if here else 0.0, mapped=4 * shape.parameters if here and setup.method == "qlora" else 0.0,
         weights=weight_bytes(shape, setup), optimizer=optimizer_bytes(shape, trained, setup), gradients=gradient_bytes(trained, setup),
         activations=activations, logits=logit_bytes(shape, setup), workspace=workspace_bytes(shape, setup),
-        holes=HOLES[setup.method] * activations if here else 0.0)
+        holes=hole_bytes(shape, setup) if here else 0.0)
 
 
 def nf4_bytes(weights: int) -> int:
@@ -85,7 +86,8 @@ def gradient_bytes(trained: int, setup: Setup) -> float:
 
 
 def optimizer_bytes(shape: Shape, trained: int, setup: Setup) -> float:
-    """Bytes of the optimizer's state: AdamW two float32 numbers a parameter, in 8 bits two bytes and two scales a block of 256, Adafactor rows and columns."""
+    """Bytes of the optimizer's state: AdamW two float32 numbers a parameter, in 8 bits two bytes and two scales a block of 256;
+    Adafactor one number for each row and column of a matrix; SGD none."""
     if setup.optimizer == "adamw":
         return 8 * trained
     if setup.optimizer == "adamw_8bit":
@@ -137,11 +139,22 @@ def activation_bytes(shape: Shape, setup: Setup) -> float:
     return last + (shape.layers * wide * tokens * shape.hidden + layer if setup.checkpointing else shape.layers * layer)
 
 
+def hole_bytes(shape: Shape, setup: Setup) -> float:
+    """Bytes that Linux's allocator (glibc) can not use again: gaps of freed tensors between those that are kept.
+
+    Measured, not derived: with adapters nearly as much as the layers compute for the way back, checkpointing or not. From the size on
+    at which tensors are given back at once, it grows no more (that part was not measured).
+    """
+    whole = 6 * shape.linear_parameters if setup.method == "dora" else 0  # every update is built whole, at loading and in every step
+    small = min(1.0, LARGEST_HOLE / (4 * setup.batch * setup.length * shape.inner))
+    return HOLES[setup.method] * small * shape.layers * layer_bytes(shape, setup) + whole
+
+
 def logit_bytes(shape: Shape, setup: Setup) -> float:
     """Bytes of the scores over the vocabulary: log-probabilities, and on the way back two gradients of the same size; in float32 always."""
     if setup.loss == "tiles":
         rows, columns = min(setup.scored, TILE[0]), min(shape.vocabulary, TILE[1])
-        return 4 * 4 * rows * columns
+        return 8 * 4 * rows * columns  # the tile and the passes over it
     return 3 * 4 * setup.scored * shape.vocabulary
 
 

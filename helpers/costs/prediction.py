@@ -40,7 +40,10 @@ class Prediction:
         return None if self.times is None else sum(self.times.values())
 
     def cost(self, tokens: float, per_hour: float) -> float:
-        """What training on `tokens` tokens (all epochs, padding included) costs at a price per hour. Raises CostsError without a calibrated machine."""
+        """What training on `tokens` tokens (all epochs, padding included) costs at a price per hour.
+
+        Raises CostsError without a calibrated machine.
+        """
         if self.seconds is None:
             raise CostsError("cost: expected a prediction with seconds, got one without. Fix: predict(..., machine=costs.calibrate()), in float32.")
         return price(tokens / self.tokens * self.seconds, per_hour)

@@ -15,6 +15,7 @@ from .sample import CONFIG, SAMPLES
 from .setup import Setup, trainable
 from .shape import Shape, shape_of
 
+PASSES = {"adamw": 7, "adamw_8bit": 4, "adafactor": 5, "sgd": 3}  # over weights, gradients and state, which the measured update found in the cache
 FORWARD = 0.35  # share of the way forward in a part that was measured there and back
 
 
@@ -32,16 +33,24 @@ def time_of(shape: Shape, setup: Setup, machine: Machine) -> dict[str, float]:
     """Seconds of one step of the optimizer by part, in float32; their sum is the step's."""
     share = beside_the_parts(setup, machine)
     parts = {name: seconds * share * shape.layers for name, seconds in _layer(shape, setup, machine).items()}
+    if setup.method == "qlora":
+        parts["unpack"] = (2 + setup.checkpointing) * unpack_seconds(machine) * shape.linear_parameters
     parts["scores"] = _scores(shape, setup, machine)
     parts = {name: seconds * setup.accumulation for name, seconds in parts.items()}
-    return parts | {"update": trainable(shape, setup) * machine.update[setup.optimizer]}
+    trained = trainable(shape, setup)
+    return parts | {"update": trained * machine.update[setup.optimizer] + PASSES[setup.optimizer] * trained * machine.touch[1]}
 
 
 def beside_the_parts(setup: Setup, machine: Machine) -> float:
     """How much longer a whole layer takes here than its parts measured alone; from the one-layer samples of the calibration."""
     shape = shape_of(CONFIG)
-    ratio = {name: machine.layers[name] / sum(_layer(shape, sample, machine).values()) for name, sample in SAMPLES.items()}
-    return ratio[setup.method] * (ratio["checkpointing"] / ratio["lora"] if setup.checkpointing else 1)
+    ratio = {name: machine.layers[name] / sum(_layer(shape, SAMPLES[name], machine).values()) for name in SAMPLES if name != "qlora"}
+    return ratio["lora" if setup.method == "qlora" else setup.method] * (ratio["checkpointing"] / ratio["lora"] if setup.checkpointing else 1)
+
+
+def unpack_seconds(machine: Machine) -> float:
+    """Seconds for one NF4 weight within a layer: what a sample with packed weights takes longer than one without, forward and back."""
+    return max(machine.unpack, (machine.layers["qlora"] - machine.layers["lora"]) / (2 * shape_of(CONFIG).linear_parameters))
 
 
 def _product(machine: Machine, rows: int, columns: int, tokens: int) -> float:
@@ -71,12 +80,9 @@ def _layer(shape: Shape, setup: Setup, machine: Machine) -> dict[str, float]:
     adapters = sum((3 + again) * tokens * setup.rank * (rows + columns) * machine.thin
                    + passing * (1.5 * touch(tokens * rows) + 3.5 * touch(tokens * columns)) for rows, columns in sizes)
     if setup.method == "dora":  # the whole update is computed to find its length
-        adapters += sum((1 + again) * (setup.rank * rows * (rows + columns) * machine.thin + touch(rows * rows) + 3.5 * touch(rows * columns))
+        adapters += sum((1 + again) * (setup.rank * rows * (rows + columns) * machine.thin + touch(rows * rows) + 10 * touch(rows * columns))
                         + passing * 10 * touch(tokens * columns) for rows, columns in sizes)
-    unpack = 0.0
-    if setup.method == "qlora":
-        unpack = (2 + again) * machine.unpack * shape.linear_parameters / shape.layers + sum(passing * touch(tokens * columns) for _, columns in sizes)
-    return {"products": products, "attention": attention * passing, "elementwise": elementwise * passing, "adapters": adapters, "unpack": unpack}
+    return {"products": products, "attention": attention * passing, "elementwise": elementwise * passing, "adapters": adapters}
 
 
 def _scores(shape: Shape, setup: Setup, machine: Machine) -> float:
@@ -84,4 +90,5 @@ def _scores(shape: Shape, setup: Setup, machine: Machine) -> float:
     scored, size, full = setup.scored, shape.hidden * shape.vocabulary, setup.method == "full"
     times = (3 if setup.loss == "tiles" else 2) + full
     products = times * scored * size * _product(machine, shape.hidden, shape.vocabulary, scored)
-    return products + scored * shape.vocabulary * machine.scores + 4 * _touch(machine, size) * full
+    passes = 16 * _touch(machine, scored * shape.vocabulary) if setup.loss == "tiles" else 0  # over the tiles, for the loss and two measures
+    return products + scored * shape.vocabulary * machine.scores + passes + 4 * _touch(machine, size) * full

@@ -51,7 +51,8 @@ def memory_bars(memories: dict[str, dict[str, float]], title: str) -> Chart:
         start = 0.0
         for part, (colour, pattern) in zip(names, PARTS):
             wide = parts.get(part, 0.0) / 1e9
-            axes.barh(row, wide, left=start, color=colour, hatch=pattern, edgecolor="black", linewidth=0.5, height=0.6, label=part if row == 0 else None)
+            axes.barh(row, wide, left=start, color=colour, hatch=pattern, edgecolor="black", linewidth=0.5, height=0.6,
+                      label=part if row == 0 else None)
             start += wide
         axes.text(start, row, f" {start:.2f}", va="center", fontsize=10)
     axes.set(yticks=range(len(memories)), yticklabels=list(memories), xlabel="memory (GB)")
@@ -60,5 +61,6 @@ def memory_bars(memories: dict[str, dict[str, float]], title: str) -> Chart:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=12)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    figure.numbers = "; ".join(f"{name}: " + ", ".join(f"{part} {size / 1e9:.2f}" for part, size in parts.items()) for name, parts in memories.items())
+    figure.numbers = "; ".join(
+        f"{name}: " + ", ".join(f"{part} {size / 1e9:.2f}" for part, size in parts.items()) for name, parts in memories.items())
     return figure

@@ -52,9 +52,11 @@ RUNS = (
     R("135M", "qlora", 4, 128, 32), R("374M", "qlora", 1, 128, 32), R("25M", "qlora", 16, 64, 16),
     R("135M", "dora", 4, 128, 32), R("374M", "dora", 1, 128, 32), R("25M", "dora", 4, 256, 64),
     R("135M", "full", 4, 128, 32), R("374M", "full", 1, 128, 32), R("25M", "full", 8, 256, 64),
-    R("135M", "lora", 8, 96, 24, checkpointing=True), R("374M", "lora", 2, 256, 64, checkpointing=True), R("25M", "lora", 16, 128, 32, checkpointing=True),
+    R("135M", "lora", 8, 96, 24, checkpointing=True), R("374M", "lora", 2, 256, 64, checkpointing=True),
+    R("25M", "lora", 16, 128, 32, checkpointing=True),
     R("135M", "full", 2, 256, 32, checkpointing=True), R("374M", "qlora", 2, 256, 32, checkpointing=True),
-    R("25M", "full", 4, 512, None, "all", checkpointing=True), R("135M", "lora", 1, 512, 64), R("135M", "lora", 16, 64, 8), R("25M", "qlora", 2, 512, 64),
+    R("25M", "full", 4, 512, None, "all", checkpointing=True), R("135M", "lora", 1, 512, 64), R("135M", "lora", 16, 64, 8),
+    R("25M", "qlora", 2, 512, 64),
     R("374M", "full", 2, 64, 16, optimizer="sgd"), R("135M", "lora", 4, 128, 32, "all"), R("135M", "lora", 4, 128, 32, "tiles"),
     R("374M", "lora", 4, 64, 16, rank=64), R("25M", "full", 4, 128, 32, optimizer="adamw_8bit"), R("135M", "qlora", 1, 64, 16),
     R("135M", "full", 1, 64, 16),
@@ -67,8 +69,8 @@ def folder_of(model: str) -> Path:
         return models.prepare()
     folder = Path(tempfile.gettempdir()) / f"course-costs-{model}"
     if not (folder / "whole").exists():
-        subprocess.run([sys.executable, "-c", "from helpers.results import costs; costs.write_random(*__import__('sys').argv[1:])", model, str(folder)],
-                       check=True)
+        code = "import sys; from helpers.results import costs; costs.write_random(*sys.argv[1:])"
+        subprocess.run([sys.executable, "-c", code, model, str(folder)], check=True)
     return folder
 
 
@@ -92,7 +94,8 @@ def load(recipe: CostsRecipe, folder: Path) -> Any:
         from peft import LoraConfig, get_peft_model
 
         model.requires_grad_(False)
-        adapter = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=recipe.targets, use_dora=recipe.method == "dora", task_type="CAUSAL_LM")
+        adapter = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=recipe.targets, use_dora=recipe.method == "dora",
+                             task_type="CAUSAL_LM")
         model = get_peft_model(model, adapter)
     if recipe.checkpointing:
         model.enable_input_require_grads()

@@ -24,7 +24,8 @@ class Machine:
     forward and back. `thin`: the same for an adapter of rank 16. `touch`: for every size of tensor, seconds for a number that is read
     and written into fresh memory. `norm`, `rotary`, `gate`: seconds for a number that goes through that part of a layer and back, at two
     sizes. `attention`: seconds for one multiplication and addition between queries, keys and values, forward and back, at two lengths.
-    `scores`: seconds for one score of the vocabulary, from logit to its gradient. `unpack`: seconds for one NF4 weight. `update`: for each optimizer, seconds a parameter.
+    `scores`: seconds for one score of the vocabulary, from logit to its gradient. `unpack`: seconds for one NF4 weight. `update`: for each
+    optimizer, seconds a parameter.
     `call`: seconds that one operation takes besides its work, forward and back.
     `layers`: seconds through one whole layer and back, by method and with checkpointing: parts that were measured alone find their numbers
     in the cache, and the parts of a layer do not.

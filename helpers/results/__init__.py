@@ -1,9 +1,10 @@
-"""Measured rows with their provenance, and the runs that re-make them. Rows are read in lessons 02, 03, 05 and 10, and explained in lesson 09.
+"""Measured rows with their provenance, and the runs that re-make them. Read in most lessons, explained in lesson 09.
 
 `python -m helpers.results` re-makes what is missing or out of date in `lessons/results/`. Each row says what it was measured
 with, so a reader can judge it and a test can see that it is stale.
 """
 
+from .costs import COSTS, CostsRecipe
 from .difficulty import DIFFICULTY, Recipe
 from .overfit import OVERFIT, Overfit
 from .prompts import PROMPTS, PromptRecipe
@@ -13,9 +14,10 @@ from .scale import SCALE, ScaleRecipe
 from .slowdown import SLOWDOWN, Slowdown
 from .tuning import TUNING, Tuning
 
-FAMILIES = {family.name: family for family in (DIFFICULTY, OVERFIT, PROMPTS, READING, SCALE, SLOWDOWN, TUNING)}
+FAMILIES = {family.name: family for family in (COSTS, DIFFICULTY, OVERFIT, PROMPTS, READING, SCALE, SLOWDOWN, TUNING)}
 
 __all__ = [
-    "DIFFICULTY", "FAMILIES", "OVERFIT", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "TUNING", "Family", "Overfit", "PromptRecipe", "ReadingRecipe",
-    "Recipe", "ScaleRecipe", "Slowdown", "Tuning", "data_hash", "interval", "listed", "provenance", "read", "share", "store",
+    "COSTS", "DIFFICULTY", "FAMILIES", "OVERFIT", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "TUNING", "CostsRecipe", "Family", "Overfit",
+    "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Slowdown", "Tuning", "data_hash", "interval", "listed", "provenance", "read", "share",
+    "store",
 ]

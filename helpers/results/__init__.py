@@ -9,11 +9,12 @@ from .prompts import PROMPTS, PromptRecipe
 from .reading import READING, ReadingRecipe
 from .rows import Family, data_hash, interval, listed, provenance, read, share, store
 from .scale import SCALE, ScaleRecipe
+from .speed import SPEED, SpeedRecipe
 from .tuning import TUNING, Tuning
 
-FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE, TUNING)}
+FAMILIES = {family.name: family for family in (DIFFICULTY, PROMPTS, READING, SCALE, SPEED, TUNING)}
 
 __all__ = [
-    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "TUNING", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Tuning", "data_hash",
-    "interval", "listed", "provenance", "read", "share", "store",
+    "DIFFICULTY", "FAMILIES", "PROMPTS", "READING", "SCALE", "SPEED", "TUNING", "Family", "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe",
+    "SpeedRecipe", "Tuning", "data_hash", "interval", "listed", "provenance", "read", "share", "store",
 ]

@@ -1,0 +1,81 @@
+"""Figures of lesson 07: runs side by side, what fills the memory, how fast the ways to train are."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Mapping, Sequence
+
+from .chart import BLUE, GREEN, GREY, MARKS, ORANGE, PINK, Chart
+
+PARTS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (PINK, "xx"), (GREY, "\\\\"), ("white", ""), ("white", "--"))
+
+
+def run_curves(runs: Mapping[str, Sequence[tuple[float, float]]], title: str, y: str = "loss per answer token (nats)", mark: tuple[float, str] | None = None) -> Chart:
+    """Values of several runs over their steps, told apart by colour, marker and dashes: name -> points (step, value).
+
+    `mark`: a step and the words beside a vertical line there. Raises ValueError for none or more than six runs. Explained in lesson 07.
+    """
+    if not 1 <= len(runs) <= len(MARKS):
+        raise ValueError(f"run_curves: expected one to {len(MARKS)} runs, got {len(runs)}. Fix: split them over several figures.")
+    figure = Chart(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), (colour, marker, dashes) in zip(runs.items(), MARKS):
+        axes.plot([s for s, _ in points], [v for _, v in points], color=colour, marker=marker, linestyle=dashes, markersize=4, label=name)
+    if mark:
+        axes.axvline(mark[0], color=GREY, linestyle=":")
+        axes.annotate(mark[1], (mark[0], 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top", fontsize=9)
+    axes.set(xlabel="optimizer step", ylabel=y, ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=min(len(runs), 3), frameon=False)
+    axes.set_title(title, loc="left", fontsize=12)
+    figure.numbers = "; ".join(f"{name}: first {points[0][1]:.2f}, last {points[-1][1]:.2f}" for name, points in runs.items())
+    return figure
+
+
+def memory_bars(needs: Mapping[str, Mapping[str, float]], title: str) -> Chart:
+    """One stacked bar per way to train, one part per thing that memory holds: name -> part -> bytes, as from `costs`.
+
+    Parts differ in colour and hatching; parts of less than a hundredth of the longest bar are drawn but not numbered. Raises ValueError
+    for bars with different parts, or more than seven parts. Explained in lesson 07.
+    """
+    parts = list(next(iter(needs.values()))) if needs else []
+    if not parts or len(parts) > len(PARTS) or any(list(one) != parts for one in needs.values()):
+        raise ValueError(f"memory_bars: expected bars of the same one to {len(PARTS)} parts, got {[list(one) for one in needs.values()]}. "
+                         "Fix: give every bar the same parts, zero where it has none.")
+    figure = Chart(figsize=(7, 0.6 * len(needs) + 1.7), layout="constrained")
+    axes = figure.subplots()
+    left = [0.0] * len(needs)
+    longest = max(sum(one.values()) for one in needs.values())
+    for part, (colour, hatch) in zip(parts, PARTS):
+        sizes = [one[part] / 1e9 for one in needs.values()]
+        bars = axes.barh(range(len(needs)), sizes, left=left, color=colour, hatch=hatch, edgecolor="black", linewidth=0.5, label=part, height=0.6)
+        words = [f"{size:.1f}" if size > longest / 1e9 / 30 else "" for size in sizes]
+        axes.bar_label(bars, words, label_type="center", fontsize=8, color="black", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
+        left = [a + b for a, b in zip(left, sizes)]
+    axes.set(yticks=range(len(needs)), yticklabels=list(needs), xlabel="memory (GB)")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    axes.set_title(title, loc="left", fontsize=12)
+    figure.numbers = "; ".join(f"{name} {sum(one.values()) / 1e9:.1f} GB: " + ", ".join(f"{part} {size / 1e9:.1f}" for part, size in one.items())
+                               for name, one in needs.items())
+    return figure
+
+
+def speed_dots(speeds: Mapping[str, Sequence[float]], title: str) -> Chart:
+    """Tokens per second of several ways to train: one dot per repeat, a bar to their median, its value beside it. Explained in lesson 07."""
+    if not speeds or not all(len(values) for values in speeds.values()):
+        raise ValueError("speed_dots: expected at least one value for each way, got none. Fix: leave out ways that were not measured.")
+    figure = Chart(figsize=(7, 0.6 * len(speeds) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for row, values in enumerate(speeds.values()):
+        axes.barh(row, median(values), color=BLUE, alpha=0.35, height=0.5)
+        axes.plot(values, [row] * len(values), color=BLUE, marker="o", linestyle="", markersize=5)
+        axes.annotate(f"{median(values):.0f}", (max(values), row), xytext=(8, 0), textcoords="offset points", va="center", fontsize=11)
+    axes.set(yticks=range(len(speeds)), yticklabels=list(speeds), xlabel="tokens of training text per second", xlim=(0, 1.12 * max(map(max, speeds.values()))))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left", fontsize=12)
+    figure.numbers = "; ".join(f"{name}: median {median(values):.0f}" for name, values in speeds.items())
+    return figure

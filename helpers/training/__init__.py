@@ -1,15 +1,18 @@
 """Plumbing for training: quiet, seeded settings, a live picture of the loss, memory, checks, checkpoints. Explained in lessons 05 and 07.
 
 What a lesson teaches (`LoraConfig`, `SFTConfig`, `SFTTrainer`) stands in the lesson's own cells. `settings` holds keyword arguments
-and readings, `loss` the loss only where labels are, `live` the picture, `memory` what a step holds.
+and readings, `loss` the loss only where labels are, `live` the picture, `memory` what a step holds, `checks` and `checkpoints` what keeps
+a training from being lost.
 """
 
+from .checkpoints import guard, last_checkpoint
+from .checks import TrainingError, check_rows
 from .live import LiveLoss, add_live_loss, loss_history
 from .loss import answer_loss, answer_loss_only
 from .memory import kept_for_backward, peak_memory
 from .settings import peak_memory_gb, quiet, quiet_settings, trainable_parameters
 
 __all__ = [
-    "LiveLoss", "add_live_loss", "answer_loss", "answer_loss_only", "kept_for_backward", "loss_history", "peak_memory", "peak_memory_gb", "quiet",
-    "quiet_settings", "trainable_parameters",
+    "LiveLoss", "TrainingError", "add_live_loss", "answer_loss", "answer_loss_only", "check_rows", "guard", "kept_for_backward", "last_checkpoint",
+    "loss_history", "peak_memory", "peak_memory_gb", "quiet", "quiet_settings", "trainable_parameters",
 ]

@@ -13,7 +13,7 @@ from helpers import results
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.results", description=__doc__)
     parser.add_argument("--family", choices=sorted(results.FAMILIES), help="only the rows of this file")
-    parser.add_argument("--need", choices=("answer", "extract", "reply", "tone"), help="only this need")
+    parser.add_argument("--need", choices=sorted(results.rows.FILES), help="only this need")
     parser.add_argument("--force", action="store_true", help="measure again even where the stored row is up to date")
     parser.add_argument("--run", type=int, help="measure this one run of --family in this process (used for each row, so that memory is its own)")
     chosen = parser.parse_args()

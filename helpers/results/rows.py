@@ -22,6 +22,7 @@ LIBRARIES = ("torch", "transformers", "peft", "trl")
 FILES = {
     "extract": ("extract/tickets.jsonl",), "tone": ("tone/messages.jsonl",), "reply": ("reply/replies.jsonl", "knowledge/articles.jsonl"),
     "answer": ("answer/questions.jsonl", "knowledge/articles.jsonl", "knowledge/facts.jsonl"),
+    "random": (),  # random token ids, made by the run
 }
 
 

@@ -180,7 +180,8 @@ def test_the_recipe_learns_the_same(stored):
     assert ways["recipe"]["held_out"] == pytest.approx(ways["plain"]["held_out"], abs=0.1), "another order of rows: where it ends"
     assert ways["recipe"]["padding"] < ways["plain"]["padding"]
     if "recipe bf16" in ways:
-        assert ways["recipe bf16"]["losses"] == pytest.approx(ways["recipe"]["losses"], abs=0.05)
+        assert ways["recipe bf16"]["losses"] == pytest.approx(ways["recipe"]["losses"], abs=0.2), "rounder numbers, nearly the same curve"
+        assert ways["recipe bf16"]["held_out"] == pytest.approx(ways["recipe"]["held_out"], abs=0.1)
 
 
 def test_checkpointing_saves_memory_and_costs_a_forward_pass(stored):

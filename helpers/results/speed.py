@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
@@ -66,6 +67,8 @@ def measure_recipe(recipe: SpeedRecipe, tokenizer) -> dict[str, Any]:
         for name, found in ways.items():
             if repeat and name in ONCE:
                 continue
+            trainer = None  # the last one goes before the next is made
+            gc.collect()
             trainer = trainer_of(recipe, tokenizer, rows, name)
             tokens, padding = sum(map(len, trainer.train_dataset["input_ids"])), padding_share(trainer)
             with training.peak_memory() as peak:
@@ -90,6 +93,8 @@ def measure_checkpointing(recipe: SpeedRecipe, tokenizer) -> dict[str, Any]:
     """
     rows, methods, positions = spread(data.load_extract()["train"], recipe.rows), {}, 0
     for method in ("full", "lora"):
+        trainer = model = loss = None
+        gc.collect()
         trainer = trainer_of(recipe, tokenizer, rows, "answer only", lora=method == "lora")
         batch = trainer.data_collator([trainer.train_dataset[i] for i in range(recipe.batch)])
         model, positions = trainer.model.train(), batch["input_ids"].numel()
@@ -147,4 +152,4 @@ def spread(rows: Sequence[data.Row], count: int) -> list[data.Row]:
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
-SPEED = Family("speed", RUNS, measure, "about seven minutes")
+SPEED = Family("speed", RUNS, measure, "about ten minutes")

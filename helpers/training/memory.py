@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -46,14 +48,16 @@ def kept_for_backward(model: PreTrainedModel) -> Iterator[dict[int, int]]:
 def peak_memory() -> Iterator[list[float | None]]:
     """The peak resident memory of this process during the `with` block, in GB (1e9 bytes), as the one item of the list that it gives.
 
-    None where the system cannot start the count anew (all but Linux). Explained in lesson 07.
+    Memory that was freed before is given back to the system first, so that it is not counted. None where the system cannot start
+    the count anew (all but Linux). Explained in lesson 07.
     """
     peak: list[float | None] = [None]
-    reset = Path("/proc/self/clear_refs")
+    gc.collect()
     try:
-        reset.write_text("5")  # see `man 5 proc`: sets the peak to what is used now
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory for later
+        Path("/proc/self/clear_refs").write_text("5")  # see `man 5 proc`: sets the peak to what is used now
         known = True
-    except OSError:
+    except (OSError, AttributeError, TypeError):
         known = False
     try:
         yield peak

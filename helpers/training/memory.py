@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Iterator
 
 import torch
-from transformers import PreTrainedModel
 
 from .settings import peak_memory_gb
 
 
 @contextmanager
-def kept_for_backward(model: PreTrainedModel) -> Iterator[dict[int, int]]:
+def kept_for_backward(model: torch.nn.Module) -> Iterator[dict[int, int]]:
     """Count what a forward pass inside the `with` block keeps for the backward pass: the activations.
 
     Gives a dictionary of memory blocks, address -> bytes; the sum of its values is what is kept. A block that several
-    operations keep is counted once, weights are not counted. Where activations are checkpointed, the inputs of the decoder
-    layers are all that is kept of them, and they are counted too. Call `backward()` after the block, not inside it: it
-    computes checkpointed activations anew. Explained in lesson 07; follows PyTorch's tutorial "Hooks for autograd saved tensors".
+    operations keep is counted once, weights are not counted. Call `backward()` after the block, not inside it: it computes
+    checkpointed activations anew. Explained in lesson 07; follows PyTorch's tutorial "Hooks for autograd saved tensors".
     """
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -32,16 +30,8 @@ def kept_for_backward(model: PreTrainedModel) -> Iterator[dict[int, int]]:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def count_input(_, inputs: tuple[torch.Tensor, ...]) -> None:
-        count(inputs[0])
-
-    handles = [layer.register_forward_pre_hook(count_input) for layer in model.modules() if hasattr(layer, "self_attn")]
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        yield kept
 
 
 @contextmanager

@@ -85,15 +85,6 @@ def test_run_curves_draw_each_point_and_mark_a_step():
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
-def test_memory_bars_stack_the_parts_of_each_need():
-    figure = plots.memory_bars({"full": {"weights": 1e9, "optimizer": 2e9}, "lora": {"weights": 1e9, "optimizer": 0.0}}, "Full needs more")
-    axes = figure.axes[0]
-    assert [[(bar.get_x(), bar.get_width()) for bar in part] for part in axes.containers] == [[(0, 1), (0, 1)], [(1, 2), (1, 0)]]
-    assert len({bar.get_hatch() for part in axes.containers for bar in part}) == 2, "told apart without colour"
-    assert figure.numbers == "full 3.0 GB: weights 1.0, optimizer 2.0; lora 1.0 GB: weights 1.0, optimizer 0.0"
-    assert figure._repr_png_().startswith(b"\x89PNG")
-
-
 def test_speed_dots_draw_every_repeat_and_name_the_median():
     figure = plots.speed_dots({"plain": [100, 120, 110], "recipe": [300, 200, 250]}, "Faster")
     axes = figure.axes[0]
@@ -102,8 +93,7 @@ def test_speed_dots_draw_every_repeat_and_name_the_median():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: plots.run_curves({}, "x"), lambda: plots.memory_bars({}, "x"), lambda: plots.speed_dots({"plain": []}, "x"),
-    lambda: plots.memory_bars({"full": {"weights": 1.0}, "lora": {"weights": 1.0, "more": 2.0}}, "x"),
+    lambda: plots.run_curves({}, "x"), lambda: plots.speed_dots({}, "x"), lambda: plots.speed_dots({"plain": []}, "x"),
 ])
 def test_figures_of_lesson_07_refuse_what_they_cannot_draw(call):
     with pytest.raises(ValueError, match="expected .* Fix: "):

@@ -34,7 +34,7 @@ def advice(config: Any, setup: Any = None, *, machine: Any = None, **knobs: Any)
     for change, changed, price in _turns(now.setup):
         after = predict(config, replace(now.setup, **changed), machine=machine)
         saved = now.memory.peak - after.memory.peak
-        slower = None if now.seconds is None else (after.seconds / after.tokens) / (now.seconds / now.tokens)
+        slower = None if now.seconds is None or after.seconds is None else (after.seconds / after.tokens) / (now.seconds / now.tokens)
         if saved > 0:
             found.append(Knob(change, saved, slower, price, after))
     return sorted(found, key=lambda knob: -knob.saved)

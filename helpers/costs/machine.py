@@ -8,6 +8,7 @@ from typing import Callable, Sequence
 
 import torch
 
+from .sample import SAMPLES, layer_seconds
 from .setup import OPTIMIZERS
 
 WIDTHS, TOKENS = (256, 576, 1024, 2048), (64, 256, 1024)
@@ -24,6 +25,8 @@ class Machine:
     `attention`: seconds for one multiplication and addition between queries, keys and values, forward and back. `scores`: seconds for one score of the
     vocabulary, from logit to its gradient. `unpack`: seconds for one NF4 weight. `update`: for each optimizer, seconds a parameter.
     `call`: seconds that one operation takes besides its work, forward and back.
+    `layers`: seconds through one whole layer and back, by method and with checkpointing: parts that were measured alone find their numbers
+    in the cache, and the parts of a layer do not.
     """
 
     threads: int
@@ -38,6 +41,7 @@ class Machine:
     unpack: float
     update: dict[str, float]
     call: float
+    layers: dict[str, float]
 
 
 def calibrate() -> Machine:
@@ -53,12 +57,13 @@ def calibrate() -> Machine:
             torch.get_num_threads(), tuple(tuple(_product(width, tokens) for tokens in TOKENS) for width in WIDTHS), _thin(),
             tuple(map(_touch, SIZES)), _pair(_norm), _pair(_rotary), _pair(_gate), (_attention(4, 128), _attention(2, 512)),
             _scores(), _unpack(), {name: _update(name) for name in OPTIMIZERS}, _call(),
+            {name: layer_seconds(name, _seconds) for name in SAMPLES},
         )
     finally:
         torch.random.set_rng_state(state)
 
 
-def _seconds(run: Callable[[], object], least: int = 3, enough: float = 0.12) -> float:
+def _seconds(run: Callable[[], object], least: int = 3, enough: float = 0.08) -> float:
     """The shortest time of a call, after one that warms up: what else the machine does can only add to it."""
     run()
     times: list[float] = []

@@ -13,51 +13,51 @@ from .setup import Setup, trainable
 from .shape import LINEARS, Shape
 
 PROCESS = 0.60e9  # Python with torch, transformers, peft, trl and bitsandbytes imported, measured on Linux
+HOLES = {"full": 0.2, "lora": 0.85, "qlora": 0.85, "dora": 0.5}  # bytes of holes for a byte of activations, measured with Linux's allocator
 TILE = (4096, 32768)  # tokens and vocabulary entries that TRL 1.16 scores at once
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part, each at its largest. `peak` is less than their sum: gradients grow while activations go.
+    """Bytes by part; `peak` is their sum, because memory that was freed mostly stays with the process.
 
-    `process` is Python and its libraries, `workspace` what a single operation needs for a moment.
+    `process` is Python and its libraries; `mapped` the file of float32 weights that QLoRA packs from, which stays in view;
+    `workspace` what a single operation needs for a moment; `holes` what freed tensors leave between those that are kept.
     """
 
     process: float
+    mapped: float
     weights: float
-    gradients: float
     optimizer: float
+    gradients: float
     activations: float
     logits: float
     workspace: float
-    kept_gradients: float = 0.0
-
-    @property
-    def at_peak(self) -> dict[str, float]:
-        """The parts at the moment of the peak, in bytes; they add up to `peak`."""
-        still = {"process": self.process, "weights": self.weights}
-        forward = still | {"optimizer": self.optimizer, "gradients": self.kept_gradients, "activations": self.activations, "logits": self.logits,
-                           "workspace": self.workspace}
-        step = still | {"optimizer": self.optimizer, "gradients": self.gradients, "activations": 0.0, "logits": 0.0, "workspace": self.workspace}
-        return max(forward, step, key=lambda parts: sum(parts.values()))
-
-    @property
-    def peak(self) -> float:
-        """Peak memory of the process in bytes."""
-        return sum(self.at_peak.values())
+    holes: float
 
     @property
     def parts(self) -> dict[str, float]:
-        """All parts by name, in bytes, each at its largest."""
-        return {name: value for name, value in asdict(self).items() if name != "kept_gradients"}
+        """All parts by name, in bytes."""
+        return asdict(self)
+
+    @property
+    def peak(self) -> float:
+        """Peak memory of the process in bytes; in "bfloat16", where tensors on an accelerator are counted, of those alone."""
+        return sum(self.parts.values())
 
 
-def memory_of(shape: Shape, setup: Setup, process: float = PROCESS) -> Memory:
-    """The memory of one step of a setup, in bytes."""
-    trained = trainable(shape, setup)
-    gradients = gradient_bytes(trained, setup)
-    return Memory(process, weight_bytes(shape, setup), gradients, optimizer_bytes(shape, trained, setup), activation_bytes(shape, setup),
-                  logit_bytes(shape, setup), workspace_bytes(shape, setup), gradients if setup.accumulation > 1 else 0.0)
+def memory_of(shape: Shape, setup: Setup) -> Memory:
+    """The memory of a step of a setup, in bytes.
+
+    In "bfloat16" only tensors are counted: the process, the file and the holes lie in the main memory, not on the accelerator.
+    """
+    trained, here = trainable(shape, setup), setup.precision != "bfloat16"
+    activations = activation_bytes(shape, setup)
+    return Memory(
+        process=PROCESS if here else 0.0, mapped=4 * shape.parameters if here and setup.method == "qlora" else 0.0,
+        weights=weight_bytes(shape, setup), optimizer=optimizer_bytes(shape, trained, setup), gradients=gradient_bytes(trained, setup),
+        activations=activations, logits=logit_bytes(shape, setup), workspace=workspace_bytes(shape, setup),
+        holes=HOLES[setup.method] * activations if here else 0.0)
 
 
 def nf4_bytes(weights: int) -> int:

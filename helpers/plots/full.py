@@ -1,13 +1,11 @@
-"""Figures of lesson 07: runs side by side, what fills the memory, how fast the ways to train are."""
+"""Figures of lesson 07: runs side by side, and how fast the ways to train are."""
 
 from __future__ import annotations
 
 from statistics import median
 from typing import Mapping, Sequence
 
-from .chart import BLUE, GREEN, GREY, MARKS, ORANGE, PINK, Chart
-
-PARTS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (PINK, "xx"), (GREY, "\\\\"), ("white", ""), ("white", "--"))
+from .chart import BLUE, GREY, MARKS, Chart
 
 
 def run_curves(runs: Mapping[str, Sequence[tuple[float, float]]], title: str, y: str = "loss per answer token (nats)", mark: tuple[float, str] | None = None) -> Chart:
@@ -30,36 +28,6 @@ def run_curves(runs: Mapping[str, Sequence[tuple[float, float]]], title: str, y:
     figure.legend(loc="outside lower center", ncols=min(len(runs), 3), frameon=False)
     axes.set_title(title, loc="left", fontsize=12)
     figure.numbers = "; ".join(f"{name}: first {points[0][1]:.2f}, last {points[-1][1]:.2f}" for name, points in runs.items())
-    return figure
-
-
-def memory_bars(needs: Mapping[str, Mapping[str, float]], title: str) -> Chart:
-    """One stacked bar per way to train, one part per thing that memory holds: name -> part -> bytes, as from `costs`.
-
-    Parts differ in colour and hatching; parts of less than a hundredth of the longest bar are drawn but not numbered. Raises ValueError
-    for bars with different parts, or more than seven parts. Explained in lesson 07.
-    """
-    parts = list(next(iter(needs.values()))) if needs else []
-    if not parts or len(parts) > len(PARTS) or any(list(one) != parts for one in needs.values()):
-        raise ValueError(f"memory_bars: expected bars of the same one to {len(PARTS)} parts, got {[list(one) for one in needs.values()]}. "
-                         "Fix: give every bar the same parts, zero where it has none.")
-    figure = Chart(figsize=(7, 0.6 * len(needs) + 1.7), layout="constrained")
-    axes = figure.subplots()
-    left = [0.0] * len(needs)
-    longest = max(sum(one.values()) for one in needs.values())
-    for part, (colour, hatch) in zip(parts, PARTS):
-        sizes = [one[part] / 1e9 for one in needs.values()]
-        bars = axes.barh(range(len(needs)), sizes, left=left, color=colour, hatch=hatch, edgecolor="black", linewidth=0.5, label=part, height=0.6)
-        words = [f"{size:.1f}" if size > longest / 1e9 / 30 else "" for size in sizes]
-        axes.bar_label(bars, words, label_type="center", fontsize=8, color="black", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
-        left = [a + b for a, b in zip(left, sizes)]
-    axes.set(yticks=range(len(needs)), yticklabels=list(needs), xlabel="memory (GB)")
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
-    figure.numbers = "; ".join(f"{name} {sum(one.values()) / 1e9:.1f} GB: " + ", ".join(f"{part} {size / 1e9:.1f}" for part, size in one.items())
-                               for name, one in needs.items())
     return figure
 
 

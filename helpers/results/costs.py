@@ -48,15 +48,16 @@ class CostsRecipe:
 
 R = CostsRecipe
 RUNS = (
-    R("135M", "lora", 4, 128, 32), R("135M", "qlora", 4, 128, 32), R("135M", "dora", 4, 128, 32), R("135M", "full", 4, 128, 32),
-    R("135M", "lora", 1, 512, 64), R("135M", "lora", 16, 64, 8), R("135M", "lora", 8, 96, 24, checkpointing=True), R("135M", "lora", 4, 128, 32, "all"),
-    R("135M", "lora", 4, 128, 32, "tiles"), R("135M", "qlora", 1, 64, 16), R("135M", "full", 2, 256, 32, checkpointing=True), R("135M", "full", 1, 64, 16),
-    R("25M", "full", 8, 256, 64), R("25M", "lora", 8, 256, 64), R("25M", "qlora", 16, 64, 16), R("25M", "qlora", 2, 512, 64), R("25M", "dora", 4, 256, 64),
-    R("25M", "lora", 16, 128, 32, checkpointing=True), R("25M", "full", 4, 512, None, "all", checkpointing=True), R("25M", "full", 4, 128, 32,
-                                                                                                                       optimizer="adamw_8bit"),
-    R("374M", "lora", 1, 128, 32), R("374M", "lora", 4, 64, 16, rank=64), R("374M", "qlora", 1, 128, 32), R("374M", "qlora", 2, 256, 32, checkpointing=True),
-    R("374M", "full", 1, 128, 32), R("374M", "full", 2, 64, 16, optimizer="sgd"), R("374M", "dora", 1, 128, 32), R("374M", "lora", 2, 256, 64,
-                                                                                                                 checkpointing=True),
+    R("135M", "lora", 4, 128, 32), R("374M", "lora", 1, 128, 32), R("25M", "lora", 8, 256, 64),
+    R("135M", "qlora", 4, 128, 32), R("374M", "qlora", 1, 128, 32), R("25M", "qlora", 16, 64, 16),
+    R("135M", "dora", 4, 128, 32), R("374M", "dora", 1, 128, 32), R("25M", "dora", 4, 256, 64),
+    R("135M", "full", 4, 128, 32), R("374M", "full", 1, 128, 32), R("25M", "full", 8, 256, 64),
+    R("135M", "lora", 8, 96, 24, checkpointing=True), R("374M", "lora", 2, 256, 64, checkpointing=True), R("25M", "lora", 16, 128, 32, checkpointing=True),
+    R("135M", "full", 2, 256, 32, checkpointing=True), R("374M", "qlora", 2, 256, 32, checkpointing=True),
+    R("25M", "full", 4, 512, None, "all", checkpointing=True), R("135M", "lora", 1, 512, 64), R("135M", "lora", 16, 64, 8), R("25M", "qlora", 2, 512, 64),
+    R("374M", "full", 2, 64, 16, optimizer="sgd"), R("135M", "lora", 4, 128, 32, "all"), R("135M", "lora", 4, 128, 32, "tiles"),
+    R("374M", "lora", 4, 64, 16, rank=64), R("25M", "full", 4, 128, 32, optimizer="adamw_8bit"), R("135M", "qlora", 1, 64, 16),
+    R("135M", "full", 1, 64, 16),
 )
 
 
@@ -127,7 +128,8 @@ def random_batch(setup: costs.Setup, vocabulary: int) -> dict[str, torch.Tensor]
 def measure(recipe: CostsRecipe) -> dict[str, Any]:
     """One row of results: `peak_gb` of this process, `seconds` of the fastest of some steps, and the calibrated `machine`.
 
-    `base_gb` is the peak of the process with its libraries and nothing else, `loaded_gb` the peak before the first step. The counts are those of the loaded model; `config` holds what a prediction needs.
+    `base_gb` is the peak of the process with its libraries and nothing else, `loaded_gb` the peak before the first step.
+    `trained` counts what is trained; `config` holds what a prediction needs.
     """
     training.quiet()
     torch.set_num_threads(2)
@@ -137,7 +139,6 @@ def measure(recipe: CostsRecipe) -> dict[str, Any]:
         importlib.import_module(library)
     getattr(importlib.import_module("trl"), "SFTTrainer")  # as a lesson's process has them
     base = training.peak_memory_gb()
-    machine = costs.calibrate()
     model = load(recipe, folder)
     if recipe.loss == "tiles":
         from trl.trainer.utils import add_fused_lm_head
@@ -145,17 +146,20 @@ def measure(recipe: CostsRecipe) -> dict[str, Any]:
         add_fused_lm_head(model.get_base_model() if recipe.method != "full" else model, outputs=("log_probs", "entropy", "is_top1"))
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer, loaded, seconds = costs.optimizer_of(recipe.optimizer, weights), training.peak_memory_gb(), []
-    while len(seconds) < 3 or (sum(seconds) < 8 and len(seconds) < 6):
+    while len(seconds) < 3 or (sum(seconds) < 5 and len(seconds) < 6):
         batch, start = random_batch(setup, model.config.vocab_size), time.perf_counter()
         loss_of(model, batch, recipe.loss).backward()
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)
         print(f"   step {seconds[-1]:.2f} s, {training.peak_memory_gb():.2f} GB", flush=True)
+    peak, trained = training.peak_memory_gb(), sum(p.numel() for p in weights)
     config = {key: getattr(model.config, key) for key in (*costs.shape.NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings")}
+    del model, optimizer, weights
+    machine = costs.calibrate()  # after the steps, so that it leaves no trace in their memory
     return {
-        "recipe": asdict(recipe), "config": config, "peak_gb": round(training.peak_memory_gb(), 3), "loaded_gb": round(loaded, 3), "base_gb": round(base, 3),
-        "seconds": round(min(seconds), 4), "steps": len(seconds), "trained": sum(p.numel() for p in weights),
+        "recipe": asdict(recipe), "config": config, "peak_gb": round(peak, 3), "loaded_gb": round(loaded, 3), "base_gb": round(base, 3),
+        "seconds": round(min(seconds), 4), "steps": len(seconds), "trained": trained,
         "machine": asdict(machine), "provenance": source,
     }
 

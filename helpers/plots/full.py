@@ -23,6 +23,7 @@ def run_curves(runs: Mapping[str, Sequence[tuple[float, float]]], title: str, y:
         axes.axvline(mark[0], color=GREY, linestyle=":")
         axes.annotate(mark[1], (mark[0], 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points", va="top", fontsize=9)
     axes.set(xlabel="optimizer step", ylabel=y, ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(len(runs), 3), frameon=False)

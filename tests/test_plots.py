@@ -75,3 +75,26 @@ def test_the_power_curve_draws_and_names_every_point():
 def test_pictures_of_nothing_are_refused(call):
     with pytest.raises(ValueError, match="expected.*got.*Fix"):
         call()
+
+
+def test_run_curves_draw_each_point_and_mark_a_step():
+    figure = plots.run_curves({"training": [(1, 2.0), (2, 0.5)], "validation": [(2, 1.5)]}, "It turns", mark=(2, "kept"))
+    lines = [list(zip(line.get_xdata(), line.get_ydata())) for line in figure.axes[0].lines]
+    assert lines[:2] == [[(1, 2.0), (2, 0.5)], [(2, 1.5)]] and [x for x, _ in lines[2]] == [2, 2]
+    assert figure.numbers == "training: first 2.00, last 0.50; validation: first 1.50, last 1.50"
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_speed_dots_draw_every_repeat_and_name_the_median():
+    figure = plots.speed_dots({"plain": [100, 120, 110], "recipe": [300, 200, 250]}, "Faster")
+    axes = figure.axes[0]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[100, 120, 110], [300, 200, 250]]
+    assert [bar.get_width() for bar in axes.patches] == [110, 250] and figure.numbers == "plain: median 110; recipe: median 250"
+
+
+@pytest.mark.parametrize("call", [
+    lambda: plots.run_curves({}, "x"), lambda: plots.speed_dots({}, "x"), lambda: plots.speed_dots({"plain": []}, "x"),
+])
+def test_figures_of_lesson_07_refuse_what_they_cannot_draw(call):
+    with pytest.raises(ValueError, match="expected .* Fix: "):
+        call()

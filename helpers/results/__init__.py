@@ -12,12 +12,13 @@ from .reading import READING, ReadingRecipe
 from .rows import Family, data_hash, interval, listed, provenance, read, share, store
 from .scale import SCALE, ScaleRecipe
 from .slowdown import SLOWDOWN, Slowdown
+from .speed import SPEED, SpeedRecipe
 from .tuning import TUNING, Tuning
 
-FAMILIES = {family.name: family for family in (COSTS, DIFFICULTY, OVERFIT, PROMPTS, READING, SCALE, SLOWDOWN, TUNING)}
+FAMILIES = {family.name: family for family in (COSTS, DIFFICULTY, OVERFIT, PROMPTS, READING, SCALE, SLOWDOWN, SPEED, TUNING)}
 
 __all__ = [
-    "COSTS", "DIFFICULTY", "FAMILIES", "OVERFIT", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "TUNING", "CostsRecipe", "Family", "Overfit",
-    "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Slowdown", "Tuning", "data_hash", "interval", "listed", "provenance", "read", "share",
-    "store",
+    "COSTS", "DIFFICULTY", "FAMILIES", "OVERFIT", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "SPEED", "TUNING", "CostsRecipe", "Family", "Overfit",
+    "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Slowdown", "SpeedRecipe", "Tuning", "data_hash", "interval", "listed", "provenance",
+    "read", "share", "store",
 ]

@@ -47,7 +47,7 @@ class CostsRecipe:
 
 
 R = CostsRecipe
-RUNS = (
+FITTED = (  # some constants of `helpers.costs` were set with these in sight
     R("135M", "lora", 4, 128, 32), R("374M", "lora", 1, 128, 32), R("25M", "lora", 8, 256, 64),
     R("135M", "qlora", 4, 128, 32), R("374M", "qlora", 1, 128, 32), R("25M", "qlora", 16, 64, 16),
     R("135M", "dora", 4, 128, 32), R("374M", "dora", 1, 128, 32), R("25M", "dora", 4, 256, 64),
@@ -61,6 +61,12 @@ RUNS = (
     R("374M", "lora", 4, 64, 16, rank=64), R("25M", "full", 4, 128, 32, optimizer="adamw_8bit"), R("135M", "qlora", 1, 64, 16),
     R("135M", "full", 1, 64, 16),
 )
+HELD_OUT = (  # measured afterwards, for a judgement on setups that no constant has seen
+    R("135M", "lora", 2, 384, 96), R("135M", "qlora", 8, 160, 40, checkpointing=True), R("135M", "dora", 2, 192, 48), R("135M", "full", 8, 80, 20),
+    R("25M", "full", 16, 96, None, "all"), R("25M", "dora", 16, 128, 32, checkpointing=True), R("374M", "lora", 1, 320, 80, rank=8),
+    R("374M", "full", 1, 192, 48, checkpointing=True),
+)
+RUNS = FITTED + HELD_OUT
 
 
 def folder_of(model: str) -> Path:

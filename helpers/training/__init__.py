@@ -10,10 +10,10 @@ from .checks import TrainingError, check_rows
 from .live import LiveLoss, add_live_loss, loss_history
 from .loss import answer_loss, answer_loss_only
 from .mask import show_mask
-from .memory import kept_for_backward, peak_memory
+from .memory import free_memory, kept_for_backward, peak_memory
 from .settings import peak_memory_gb, quiet, quiet_settings, trainable_parameters
 
 __all__ = [
-    "LiveLoss", "TrainingError", "add_live_loss", "answer_loss", "answer_loss_only", "check_rows", "guard", "kept_for_backward", "last_checkpoint",
+    "LiveLoss", "TrainingError", "add_live_loss", "answer_loss", "answer_loss_only", "check_rows", "free_memory", "guard", "kept_for_backward", "last_checkpoint",
     "loss_history", "peak_memory", "peak_memory_gb", "quiet", "quiet_settings", "show_mask", "trainable_parameters",
 ]

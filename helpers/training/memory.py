@@ -34,6 +34,15 @@ def kept_for_backward(model: torch.nn.Module) -> Iterator[dict[int, int]]:
         yield kept
 
 
+def free_memory() -> None:
+    """Collect what nothing uses any more, and give freed memory back to the system (where the C library can: Linux with glibc)."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory for later
+    except (OSError, AttributeError, TypeError):
+        pass
+
+
 @contextmanager
 def peak_memory() -> Iterator[list[float | None]]:
     """The peak resident memory of this process during the `with` block, in GB (1e9 bytes), as the one item of the list that it gives.
@@ -42,12 +51,11 @@ def peak_memory() -> Iterator[list[float | None]]:
     the count anew (all but Linux). Explained in lesson 07.
     """
     peak: list[float | None] = [None]
-    gc.collect()
+    free_memory()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory for later
         Path("/proc/self/clear_refs").write_text("5")  # see `man 5 proc`: sets the peak to what is used now
         known = True
-    except (OSError, AttributeError, TypeError):
+    except OSError:
         known = False
     try:
         yield peak

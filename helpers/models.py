@@ -189,7 +189,8 @@ def generate(
         raise ModelError(f"The longest prompt and its answer need {longest} tokens; the model's context holds {context}. "
                          "Shorten the prompt, use fewer examples, or lower max_new_tokens.")
     # sliding windows and other special caches count their tokens in ways that a copied prefix would upset
-    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    # so would a trainer's wrapper that computes in bfloat16 while the weights, and so a prepared cache, are float32
+    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers) and not hasattr(model, "_original_forward")
     shared = shared_prefix(encoded) if plain and len(encoded) > 1 else 0
     prefix = prefix_cache(model, encoded[0][:shared]) if shared >= 32 else None
     shared = shared if prefix else 0

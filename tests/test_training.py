@@ -134,3 +134,13 @@ def test_peak_memory_is_that_of_this_process_and_not_of_its_parent():
 def test_answer_loss_refuses_another_loss(tiny, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="dft"):
         training.answer_loss_only(trainer_for(tiny, tokenizer, tmp_path, loss_type="dft"))
+
+
+def test_a_model_that_was_trained_in_bfloat16_answers(tiny, tokenizer, tmp_path):
+    trainer = trainer_for(tiny, tokenizer, tmp_path, lora=False, bf16=True, max_steps=2)
+    run(trainer)
+    asked = [[{"role": "user", "content": f"Number {n}?"}] for n in (3, 400)]
+    said = models.generate(trainer.model.eval(), tokenizer, asked, max_new_tokens=4)
+    plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    assert len(said) == 2 and len(models.generate(plain, tokenizer, asked, max_new_tokens=4)) == 2
+    assert plain(input_ids=torch.arange(5)[None]).logits.dtype == torch.float32 and not hasattr(plain, "_original_forward")

@@ -103,7 +103,7 @@ def measure(recipe: Tuning) -> dict[str, Any]:
         row["memory_gb"] = round(training.peak_memory_gb(), 1)
         row["trainable"] = training.trainable_parameters(trainer.model)[0]
         row["tokens"] = recipe.epochs * sum(len(ids) for ids in trainer.train_dataset["input_ids"])
-        model = trainer.model.eval()
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()  # scored in float32
         row["adapter_mb"] = _saved_mb(model)
     return {**row, **_scored(model, tokenizer, list(desk[recipe.split]), recipe.need),
             **({"probe": probe_scores(model, tokenizer)} if recipe.probe else {}), "provenance": source}

@@ -8,6 +8,7 @@ import statistics
 import pytest
 import torch
 from datasets import Dataset
+from test_training import tiny, tokenizer  # noqa: F401  (fixtures)
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -18,19 +19,6 @@ ROWS = [  # answers of very different length
     {"prompt": [{"role": "user", "content": f"Number {n}?"}], "completion": [{"role": "assistant", "content": "Yes." if n % 2 else f"It is {n}, " + "and so on " * n}]}
     for n in range(16)
 ]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return models.load_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def tiny(tokenizer):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
-                                  num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True, pad_token_id=2, eos_token_id=2)
-    return AutoModelForCausalLM.from_config(config)
 
 
 def trainer_for(tiny, tokenizer, tmp_path, callbacks=None, rows=ROWS, **changes) -> SFTTrainer:

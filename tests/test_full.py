@@ -12,7 +12,7 @@ from test_training import tiny, tokenizer  # noqa: F401  (fixtures)
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from helpers import results, training
+from helpers import models, results, training
 from helpers.results import SPEED, speed
 
 ROWS = [  # answers of very different length

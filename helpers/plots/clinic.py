@@ -32,6 +32,6 @@ def loss_curves(
     axes.grid(axis="y", alpha=0.3)
     if len(series) > 1:
         figure.legend(loc="outside lower center", ncols=min(len(series), 3), frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{name}: " + ", ".join(f"{p:.4g} {v:.3f}" for p, v in zip(*points)) for name, points in series.items())
     return figure

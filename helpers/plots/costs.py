@@ -30,7 +30,7 @@ def predicted_measured(series: dict[str, Sequence[tuple[float, float]]], title: 
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel=f"predicted ({unit})", ylabel=f"measured ({unit})")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.numbers = "; ".join(f"{name}: " + ", ".join(f"{x:.2f} predicted {y:.2f} measured" for x, y in of) for name, of in series.items())
     return figure
@@ -59,7 +59,7 @@ def memory_bars(memories: dict[str, dict[str, float]], title: str) -> Chart:
     axes.set_xlim(0, 1.12 * max(sum(parts.values()) for parts in memories.values()) / 1e9)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     figure.numbers = "; ".join(
         f"{name}: " + ", ".join(f"{part} {size / 1e9:.2f}" for part, size in parts.items()) for name, parts in memories.items())

@@ -27,7 +27,7 @@ def run_curves(runs: Mapping[str, Sequence[tuple[float, float]]], title: str, y:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(len(runs), 3), frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{name}: first {points[0][1]:.2f}, last {points[-1][1]:.2f}" for name, points in runs.items())
     return figure
 
@@ -45,6 +45,6 @@ def speed_dots(speeds: Mapping[str, Sequence[float]], title: str) -> Chart:
     axes.set(yticks=range(len(speeds)), yticklabels=list(speeds), xlabel="tokens of training text per second", xlim=(0, 1.12 * max(map(max, speeds.values()))))
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{name}: median {median(values):.0f}" for name, values in speeds.items())
     return figure

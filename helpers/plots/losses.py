@@ -17,7 +17,7 @@ def loss_curve(losses: Sequence[float], title: str) -> Chart:
     axes.set(xlabel="optimizer step", ylabel="loss per answer token (nats)", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     means = [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 4) if len(part)]
     figure.numbers = "means of its quarters: " + ", ".join(f"{m:.2f}" for m in means)
     return figure

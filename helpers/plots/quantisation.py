@@ -26,7 +26,7 @@ def levels_over_weights(scaled: Sequence[float], levels: Sequence[float], title:
     axes.set(xlabel="weight / largest weight of its block (no unit)", ylabel="share of weights per unit", xlim=(-1.03, 1.03))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     shares = np.bincount(np.searchsorted((marks[:-1] + marks[1:]) / 2, values), minlength=len(marks)) / len(values)
     figure.numbers = "level and share of weights: " + ", ".join(f"{m:.2f} {s:.2f}" for m, s in zip(marks, shares))
     return figure
@@ -64,7 +64,7 @@ def value_curves(
     axes.grid(axis="y", alpha=0.3)
     if len(series) > 1:
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{name}: " + ", ".join(f"{p:g} {v:.3f}" for p, v in points) for name, points in series.items())
     return figure
 
@@ -80,6 +80,6 @@ def value_bars(values: Mapping[str, float], title: str, axis: str, digits: int =
     axes.set(yticks=range(len(values)), yticklabels=list(values), xlabel=axis, xlim=(0, 1.12 * max(max(values.values()), 1e-12)))
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = ", ".join(f"{name} {v:.{digits}f}" for name, v in values.items())
     return figure

@@ -25,7 +25,7 @@ def score_bars(scores: dict[str, Interval], title: str, axis: str = "share of te
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.08), xlabel=axis)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{name} {s}" for name, s in scores.items())
     return figure
 
@@ -55,7 +55,7 @@ def score_curves(
     axes.grid(axis="y", alpha=0.3)
     if join and len(series) > 1:
         figure.legend(loc="outside lower center", ncols=min(len(series), 3), frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{name}: " + ", ".join(f"{p:g} {s}" for p, s in points) for name, points in series.items())
     return figure
 
@@ -78,7 +78,7 @@ def split_bars(counts: pd.DataFrame, title: str) -> Chart:
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=len(counts), frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{label} {'/'.join(map(str, counts[label]))}" for label in counts.columns)
     return figure
 
@@ -93,7 +93,7 @@ def probability_bars(names: Sequence[str], values: Sequence[float], title: str) 
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.08), xlabel="probability of coming next")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values))
     return figure
 
@@ -121,7 +121,7 @@ def reliability_curve(systems: dict[str, Calibration], title: str) -> Chart:
     axes.set(xlabel="probability of the answer given (mean of its bin)", ylabel="share of right answers", xlim=(0, 1.04), ylim=(-0.02, 1.04))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = " | ".join(words)
     return figure
 
@@ -146,6 +146,6 @@ def power_curve(rows: dict[float, int], title: str, have: int | None = None) -> 
     axes.set(xlabel="difference of two systems, in points of 100", ylabel="test rows needed", yscale="log", xlim=(0, points[-1] * 1.1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = ", ".join(f"{point:g} points {rows[point]:,} rows" for point in points)
     return figure

@@ -64,6 +64,6 @@ def fertility_bars(counts: dict[str, Interval], title: str) -> Chart:
              xlabel="tokens per word (whiskers: 95 % interval over sentences)")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(f"{name} {found}" for name, found in counts.items())
     return figure

@@ -121,7 +121,7 @@ exercise_2 = Exercise(
                 "You look for the gold label anywhere in the answer. 'not angry, but worried' then counts as angry. The answer itself must be the label.",
                 credit=0.5),
     ],
-    after="Each of the broken lines made the score better than the system.",
+    after="No error message pointed to the two mistakes; a small example with a known result did.",
 )
 
 # ---------------------------------------------------------------- 3: the best of many

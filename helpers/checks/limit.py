@@ -8,22 +8,47 @@ import threading
 import time
 from typing import Any, Callable
 
-AGAIN = 1.0  # seconds after which a loop that swallowed the interruption gets another
+AGAIN = 1.0  # seconds after which code that swallowed the interruption gets another
 
 
-class TimeUp(Exception):
-    """The code was ended because its time was up."""
+class TimeUp(BaseException):
+    """The code was ended because its time was up. No `except Exception` of the code swallows it."""
 
 
 def within(seconds: float, work: Callable[[], Any]) -> Any:
-    """`work()`, interrupted when it takes longer than `seconds`; then TimeUp is raised.
+    """`work()`, ended when it takes longer than `seconds`; then TimeUp is raised and the kernel is as it was.
 
-    The interruption is the one of the Stop button (KeyboardInterrupt), so it ends loops and sleeps, and leaves the kernel as it was. It
-    can't end a loop that catches everything with a bare `except:`, nor one long call into compiled code; there the Stop button and then
-    Kernel > Restart help. Outside the main thread nothing can be interrupted, and `work` runs without a limit.
+    Loops and, on Linux and macOS, sleeps are ended. What can't be ended: code that catches everything with a bare `except:`, and one
+    long call into compiled code; there the Stop button and Kernel > Restart help. Outside the main thread nothing can be ended, and
+    `work` runs without a limit.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
+    return _by_alarm(seconds, work) if hasattr(signal, "setitimer") else _by_thread(seconds, work)
+
+
+def _by_alarm(seconds: float, work: Callable[[], Any]) -> Any:
+    """Linux and macOS: the system's alarm clock."""
+    over = False
+
+    def ring(*_: Any) -> None:
+        if not over:
+            raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+        try:
+            return work()
+        finally:
+            over = True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _by_thread(seconds: float, work: Callable[[], Any]) -> Any:
+    """Windows, which has no such alarm: a thread presses the Stop button."""
     over, lock, fired = threading.Event(), threading.Lock(), False
 
     def watch() -> None:
@@ -34,7 +59,7 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
                 if over.is_set():
                     return
                 fired, wait = True, AGAIN
-                _interrupt()
+                _thread.interrupt_main()
 
     try:
         threading.Thread(target=watch, daemon=True).start()
@@ -50,11 +75,3 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
         if not fired:
             raise  # the learner pressed Stop
         raise TimeUp from None
-
-
-def _interrupt() -> None:
-    """A KeyboardInterrupt in the main thread; where the system has signals, a real one, which also ends a sleep."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    else:
-        _thread.interrupt_main()

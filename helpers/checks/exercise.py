@@ -54,12 +54,10 @@ class Verdict:
 
 
 class Points(float):
-    """Points below full marks. As text it is a plain number, which nbgrader reads as partial credit."""
-
-    of = 0
+    """Points below full marks: a plain number as text, which nbgrader reads as partial credit; a notebook shows nothing more than the verdict."""
 
     def _repr_html_(self) -> str:
-        return f"{float(self):g} of {self.of} points"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -92,11 +90,7 @@ class Exercise:
         points = round(verdict.credit * self.points, 2)
         print(f"Exercise {self.number}: {verdict.text}\n{points:g} of {self.points} points.")
         progress.record(self.lab, self.number, points, self.points)
-        if points == self.points:
-            return None
-        scored = Points(points)
-        scored.of = self.points
-        return scored
+        return None if points == self.points else Points(points)
 
     def judge(self, *answers: Callable[..., Any]) -> Verdict:
         """What the answer is worth and what to say to it. It raises nothing that the learner's code raises."""

@@ -160,7 +160,7 @@ def _lock(file: Path) -> Any:
 
 def _write(file: Path, content: str) -> None:
     """Replace a file whole: never half of the old and half of the new."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part = file.with_name(f"{file.name}.part")
     try:
         with open(part, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(content)

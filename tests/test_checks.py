@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+import warnings
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 
 import nbcheck
 from helpers.checks import exercise as room
@@ -40,7 +40,19 @@ def doubled(**changes) -> Exercise:
 # ---------------------------------------------------------------- what passes
 
 
-@pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor, pd.Series, iter, lambda v: (x for x in v), lambda v: np.array(v, dtype="float32"), lambda v: list(map(np.float64, v))])
+def tensor(values):
+    import torch
+
+    return torch.tensor(values, requires_grad=bool(values) and isinstance(values[0], float))
+
+
+def series(values):
+    import pandas as pd
+
+    return pd.Series(values)
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, tensor, series, iter, lambda v: (x for x in v), lambda v: np.array(v, dtype="float32"), lambda v: list(map(np.float64, v))])
 def test_a_right_answer_of_another_form_passes(form):
     verdict = doubled().judge(lambda values: form([2 * v for v in values]))
     assert (verdict.credit, verdict.text) == (1, "right. Well counted.")
@@ -123,6 +135,18 @@ def test_a_stub_is_not_done_yet():
 def test_what_is_no_function_is_refused_with_the_fix(given, found):
     verdict = doubled().judge(*given)
     assert verdict.credit == 0 and found in verdict.text and "without brackets" in verdict.text
+
+
+def test_warnings_and_stderr_cost_nothing(capsys):
+    """nbgrader gives no points to a check cell that wrote to stderr."""
+    def noisy(values):
+        warnings.warn("old")
+        print("note", file=sys.stderr)
+        return [2 * v for v in values]
+
+    assert doubled()(noisy) is None
+    out, err = capsys.readouterr()
+    assert err == "" and "note" in out
 
 
 # ---------------------------------------------------------------- predict, then measure

@@ -63,12 +63,12 @@ def test_the_committed_student_edition_is_what_the_converter_makes(path):
 
 
 def test_nbgraders_own_command_makes_the_same(tmp_path):
-    """`nbgrader generate_assignment` in a course folder of its own, with the same stub."""
+    """`nbgrader generate_assignment` in a course folder of its own, with the same stub; its database is not wanted here."""
     for path in SOLUTIONS:
         (tmp_path / "source" / "labs").mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / "labs" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "nbgrader_config.py").write_text(f"c = get_config()\nc.CourseDirectory.course_id = 'course'\nc.ClearSolutions.code_stub = {{'python': {student_edition.STUB!r}}}\n")
-    done = subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", "labs", "--create"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", "labs", "--create", "--no-db"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     for path in SOLUTIONS:
         released = nbformat.read(tmp_path / "release" / "labs" / path.name, as_version=4)
@@ -172,3 +172,16 @@ def test_every_solution_was_stored_with_full_marks(solution):
         text = "".join(output.get("text", "") for output in check.outputs)
         assert "right. " in text and f"{check.metadata.nbgrader.points} of {check.metadata.nbgrader.points} points." in text
         assert all(output.output_type == "stream" for output in check.outputs), "full marks give nothing back"
+
+
+def test_nbgrader_reads_none_as_full_marks_and_a_number_as_partial_credit(solution):
+    """The check cell's outputs, as a kernel stores them."""
+    from nbgrader.utils import determine_grade
+
+    from helpers.checks.exercise import Points
+
+    for _, check, _ in exercises(solution):
+        most = check.metadata.nbgrader.points
+        assert determine_grade(check) == (most, most)
+        check.outputs = [*check.outputs, nbformat.v4.new_output("execute_result", {"text/plain": repr(Points(0.5))})]
+        assert determine_grade(check) == (0.5, most)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sys
 import traceback
+import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
@@ -11,7 +14,7 @@ from . import progress
 from .compare import difference, plain, same, show
 from .limit import TimeUp, within
 
-SECONDS = 20.0  # a check ends after this time, whatever the answer does
+SECONDS = 20.0  # the learner's code is ended after this time
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Exercise:
             return Verdict(0, f"expected {'a function' if wanted == 1 else 'two functions, the prediction and the measurement'}, found {given}. "
                               "Fix: pass the function's name without brackets.")
         try:
-            return within(SECONDS, lambda: self._judge(*answers))
+            return self._judge(*answers)
         except TimeUp:
             return Verdict(0, f"your code ran longer than {SECONDS:g} seconds and was stopped. Does a loop never end? "
                               "Fix: look at what ends it; for `while`, print the condition for a few rounds.")
@@ -108,7 +111,7 @@ class Exercise:
     def _judge(self, *answers: Callable[..., Any]) -> Verdict:
         if self.prediction is None:
             return self._measured(answers[0])
-        predicted = _run(answers[0], ())
+        predicted = within(SECONDS, lambda: _run(answers[0], ()))
         if text := self._prediction_problem(predicted):
             return Verdict(0, text)
         verdict = self._measured(answers[1])
@@ -128,15 +131,13 @@ class Exercise:
 
     def _measured(self, answer: Callable[..., Any]) -> Verdict:
         cases = dict(self.cases())
-        found = {name: _run(answer, arguments, self.read) for name, arguments in cases.items()}
+        found = within(SECONDS, lambda: {name: _run(answer, arguments, self.read) for name, arguments in cases.items()})
         if any(outcome.stub for outcome in found.values()):
             return Verdict(0, "not done yet: the function still raises NotImplementedError. Replace that line by your code.")
-        for right in (self.right, *self.also_right):
-            expected = {name: _run(right, arguments, self.read) for name, arguments in cases.items()}
-            if not self._wrong(found, expected):
-                return Verdict(1, f"right. {self.after}")
         expected = {name: _run(self.right, arguments, self.read) for name, arguments in cases.items()}
         wrong = self._wrong(found, expected)
+        if not wrong or any(not self._wrong(found, {n: _run(right, a, self.read) for n, a in cases.items()}) for right in self.also_right):
+            return Verdict(1, f"right. {self.after}")
         if mistake := self._named(found, wrong, cases):
             text = mistake.message if isinstance(mistake.message, str) else mistake.message(*cases[wrong[0]])
             return Verdict(mistake.credit, f"not yet right. {text}")
@@ -160,7 +161,7 @@ class Exercise:
             return f"not yet right. {tally}Expected {self.returns}, but your function {found.error}."
         if found.value is None:
             return f"not yet right. Your function gave back None; expected {self.returns}. Fix: is the `return` missing?"
-        return f"not yet right. {tally}Your function gives back {self.returns}; {difference(found.value, expected.value, self.rtol, self.atol)}."
+        return f"not yet right. {tally}It should return {self.returns}; {difference(found.value, expected.value, self.rtol, self.atol)}."
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,15 @@ class Outcome:
 
 
 def _run(function: Callable[..., Any], arguments: tuple, read: Callable[[Any], Any] = plain) -> Outcome:
-    """One call on copies of the arguments, so that an answer that changes them can't spoil the next call."""
+    """One call on copies of the arguments, so that an answer that changes them can't spoil the next call.
+
+    Warnings are left out and what goes to stderr comes to stdout: nbgrader gives no points to a check that wrote to stderr.
+    """
     arguments = tuple(copy.deepcopy(a) if isinstance(a, (list, dict)) or hasattr(a, "tolist") else a for a in arguments)
     try:
-        value = function(*arguments)
+        with contextlib.redirect_stderr(sys.stdout), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = function(*arguments)
     except (Exception, SystemExit) as error:
         return Outcome(error=_in_words(error, function), kind=type(error).__name__)
     if value is None:

@@ -153,8 +153,10 @@ def _change(change: Callable[[Book], Book]) -> None:
 
 
 def _lock(file: Path) -> Any:
-    from filelock import FileLock
-
+    try:
+        from filelock import FileLock
+    except ImportError:
+        raise OSError("expected the package filelock, found none. Fix: run once: python course.py lab") from None
     return FileLock(f"{file}.lock", timeout=WAIT)
 
 

@@ -54,6 +54,7 @@ def series(values):
 
 @pytest.mark.parametrize("form", [list, tuple, np.array, tensor, series, iter, lambda v: (x for x in v), lambda v: np.array(v, dtype="float32"), lambda v: list(map(np.float64, v))])
 def test_a_right_answer_of_another_form_passes(form):
+    form([0.5])  # imports the library, which takes time that is not the answer's
     verdict = doubled().judge(lambda values: form([2 * v for v in values]))
     assert (verdict.credit, verdict.text) == (1, "right. Well counted.")
 

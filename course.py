@@ -5,6 +5,7 @@
     python course.py test      set everything up and run all that CI runs (--fast leaves out what trains)
     python course.py doctor    say what is right and wrong with this machine
     python course.py refresh   re-run notebooks and store only the outputs that changed
+    python course.py progress  what you reached in the labs (--export FILE, --reset)
 
 Every command can be interrupted and run again: it goes on where it was.
 """
@@ -497,17 +498,27 @@ def doctor(_options):
     return 1 if bad else 0
 
 
+# ------------------------------------------------------------------ progress
+
+
+def progress(arguments):
+    """What was reached in the labs; reading it needs nothing installed."""
+    python = str(PYTHON) if PYTHON.exists() else sys.executable
+    return subprocess.call([python, "-m", "helpers.checks"] + arguments, cwd=str(ROOT))
+
+
 # ------------------------------------------------------------------ the command line
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="course.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", metavar="lab | test | doctor | refresh")
+    commands = parser.add_subparsers(dest="command", metavar="lab | test | doctor | refresh | progress")
     commands.required = True
     for name, text in (("lab", "set up and open JupyterLab on lesson 00"), ("test", "set up and run the tests; further arguments go to pytest"),
-                       ("refresh", "re-run notebooks, store only the outputs that changed"), ("doctor", "check this machine")):
-        sub = commands.add_parser(name, help=text, description=text)
-        if name != "doctor":
+                       ("refresh", "re-run notebooks, store only the outputs that changed"), ("doctor", "check this machine"),
+                       ("progress", "what you reached in the labs (--export FILE, --reset)")):
+        sub = commands.add_parser(name, help=text, description=text, add_help=name != "progress")  # which has its own
+        if name not in ("doctor", "progress"):
             sub.add_argument("--torch-index", metavar="URL", help="take torch, and only torch, from this package index (for a CPU build on Linux)")
         if name == "lab":
             sub.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
@@ -515,7 +526,7 @@ def main(arguments=None):
         if name == "test":
             sub.add_argument("--fast", action="store_true", help="leave out what trains")
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in ("test", "refresh"):
+    if rest and options.command not in ("test", "refresh", "progress"):
         parser.error("unrecognized arguments: " + " ".join(rest))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal of another encoding is no reason to stop
@@ -526,6 +537,8 @@ def main(arguments=None):
             return test(options, rest)
         if options.command == "refresh":
             return refresh(options, rest)
+        if options.command == "progress":
+            return progress(rest)
         return {"lab": lab, "doctor": doctor}[options.command](options)
     except Stop as stop:
         say("\nStopped: {}".format(stop))

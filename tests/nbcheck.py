@@ -14,6 +14,7 @@ Notebook metadata `{"course": {"trains": true}}` gives all cells of a notebook t
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -29,6 +30,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
 from traitlets import default
 
+os.environ["COURSE_PROGRESS"] = "off"  # what a check or a refresh runs is nobody's progress in the labs
 DEFAULT_TIMEOUT = 60  # seconds a cell may take without a tag of its own
 
 # A float has a point with digits behind it, or an exponent; `40.` is an integer that ends a sentence.

@@ -1,6 +1,6 @@
 """Re-run notebooks and store again only the outputs that changed beyond what their cell allows.
 
-    python course.py refresh [NOTEBOOK …]        (all lessons by default)
+    python course.py refresh [NOTEBOOK …]        (all lessons and lab solutions by default)
 
 A cell whose new outputs agree with the stored ones keeps the stored ones, pictures included, so a diff shows only
 real changes. After the first cell that changed the tolerance is zero: what follows may come from the change, and one
@@ -90,7 +90,7 @@ def refresh(path: Path) -> list[int]:
 
 
 def main(names: list[str]) -> int:
-    paths = [Path(n).resolve() for n in names] or sorted((ROOT / "lessons").glob("*.ipynb"))
+    paths = [Path(n).resolve() for n in names] or sorted([*(ROOT / "lessons").glob("*.ipynb"), *(ROOT / "labs" / "solutions").glob("*.ipynb")])
     failed = 0
     for path in paths:
         if not path.is_file():

@@ -136,7 +136,7 @@ def learning_curve(rows: Rows) -> dict[int, Measured]:
     """Number of training rows -> the tuned model of `tone` with so many, over all measured seeds."""
     counts = sorted({row["recipe"]["rows"] for row in rows.get("tuning", ()) if row["recipe"].get("rows")})
     plain = {"need": "tone", "method": "lora", "split": "test", "noise": 0.0, "copies": 1}
-    found = {count: _pooled("LoRA", "tone", pick(rows, "tuning", rows=count, **plain)) for count in counts}
+    found = {count: pooled("LoRA", "tone", pick(rows, "tuning", rows=count, **plain)) for count in counts}
     return {count: one for count, one in found.items() if one}
 
 
@@ -193,7 +193,7 @@ def _prompted(need: str, rows: Rows) -> Measured | None:
 def _zero_shot(need: str, rows: Rows) -> Measured | None:
     """The base model with the data's short instruction, on test rows: rows of a run without training."""
     if found := pick(rows, "tuning", need=need, method="none", split="test"):
-        return _pooled("zero-shot", need, found[-1:])
+        return pooled("zero-shot", need, found[-1:])
     for row in pick(rows, "difficulty", need=need, epochs=0):
         return Measured("zero-shot", need, interval(row["exact"]), row["rows"], 1, cite(row, "difficulty", str(interval(row["exact"]))),
                         (0.0,) * row["rows"] if row["exact"][0] == 0 else None)
@@ -213,7 +213,7 @@ def _tuned(need: str, method: str, rows: Rows) -> Measured | None:
     plain = {"need": need, "method": method, "split": "test", "rows": None, "noise": 0.0, "copies": 1, "start": "pretrained", "rank": 16}
     found = [row for row in pick(rows, "tuning", **plain) if row["recipe"].get("context") in (None, "none")]
     if found or method != "lora":
-        return _pooled(NAMES[method], need, found)
+        return pooled(NAMES[method], need, found)
     longer = [row for row in pick(rows, "difficulty", need=need) if row["recipe"]["epochs"]]
     if not longer:
         return None
@@ -224,10 +224,10 @@ def _tuned(need: str, method: str, rows: Rows) -> Measured | None:
 
 def _with_documents(need: str, rows: Rows) -> Measured | None:
     found = [row for row in pick(rows, "tuning", need=need, method="lora", split="test") if row["recipe"].get("context") == "retrieved"]
-    return _pooled("RAG + LoRA", need, found)
+    return pooled("RAG + LoRA", need, found)
 
 
-def _pooled(technique: str, need: str, found: Sequence[Mapping[str, Any]]) -> Measured | None:
+def pooled(technique: str, need: str, found: Sequence[Mapping[str, Any]]) -> Measured | None:
     """Rows that differ in their seed only, as one: every test row's score is its mean over the seeds."""
     if not found:
         return None

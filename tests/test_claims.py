@@ -9,9 +9,9 @@ import shutil
 import pytest
 
 from helpers import decisions, results
-from helpers.decisions import evidence, ledger, table
+from helpers.decisions import claims, evidence, table
 from helpers.decisions.evidence import Cite
-from helpers.decisions.ledger import HOLDS, NOT, PENDING, UNTESTED, WHEN, LessonCite
+from helpers.decisions.claims import HOLDS, NOT, PENDING, UNTESTED, WHEN, LessonCite
 
 ROWS = evidence.stored_rows()
 ENTRIES = {entry.claim.id: entry for entry in decisions.ledger()}
@@ -25,7 +25,7 @@ OPEN = "E2 E4 E24 R2 R10 R11"  # their rows are being measured
 
 
 def found(id: str, rows) -> str:
-    return ledger.judge(ENTRIES[id].claim, rows).verdict
+    return claims.judge(ENTRIES[id].claim, rows).verdict
 
 
 def changed(family: str, change, rows=ROWS) -> dict:
@@ -34,12 +34,12 @@ def changed(family: str, change, rows=ROWS) -> dict:
 
 
 def test_the_ledger_is_long_and_each_claim_stands_once():
-    ids = [one.id for one in decisions.claims()]
-    assert len(ids) == len(set(ids)) == len(ENTRIES) and sum(one.check is not None for one in decisions.claims()) >= 50
-    for one in decisions.claims():
+    ids = [one.id for one in decisions.all_claims()]
+    assert len(ids) == len(set(ids)) == len(ENTRIES) and sum(one.check is not None for one in decisions.all_claims()) >= 50
+    for one in decisions.all_claims():
         assert one.document in decisions.DOCUMENTS and one.says and bool(one.check) != bool(one.why) and bool(one.check) == bool(one.where), one.id
         assert re.match(r"\d\d", one.where) or not one.check, one.id
-    assert {one.document for one in decisions.claims()} == set(decisions.DOCUMENTS)
+    assert {one.document for one in decisions.all_claims()} == set(decisions.DOCUMENTS)
 
 
 def test_every_verdict_still_follows():
@@ -50,14 +50,14 @@ def test_every_verdict_still_follows():
 
 @pytest.mark.parametrize("id", [*OPEN.split()])
 def test_a_claim_whose_rows_are_not_there_names_the_command(id):
-    finding = ledger.judge(ENTRIES[id].claim, {**ROWS, "tuning": []})
+    finding = claims.judge(ENTRIES[id].claim, {**ROWS, "tuning": []})
     assert finding.verdict == PENDING and finding.seen.startswith("python -m helpers.results --family tuning")
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_every_finding_says_what_was_seen_and_its_sources_are_there(entry):
     finding = entry.finding
-    assert finding.verdict in ledger.VERDICTS and finding.seen and (finding.verdict != WHEN or finding.when) and str(entry)
+    assert finding.verdict in claims.VERDICTS and finding.seen and (finding.verdict != WHEN or finding.when) and str(entry)
     if finding.verdict not in (UNTESTED, PENDING):
         assert finding.sources
     for source in finding.sources:

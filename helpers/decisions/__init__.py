@@ -5,19 +5,19 @@
 """
 
 from .answers import MISSING, QUESTIONS, SMOLLM2, Answers, Question, answers_from
-from .bill import Bill, bill
+from .bills import Bill, bill
 from .breakeven import break_even, break_even_months, request_price
 from .cases import CASES, WorkedCase
 from .errors import DecisionError
 from .evidence import NEEDS, Cite, Measured, best_prompt, best_tuned, enough_rows, lead, learning_curve, measured, stored_rows
-from .ledger import DOCUMENTS, Claim, Entry, Finding, claims, ledger
+from .claims import DOCUMENTS, Claim, Entry, Finding, all_claims, ledger
 from .reasons import Reason
-from .record import record, write_record
+from .records import record, write_record
 from .table import measured_table, original_table
 from .verdict import VERDICTS, Recommendation, recommend
 
 __all__ = [
     "CASES", "DOCUMENTS", "MISSING", "NEEDS", "QUESTIONS", "SMOLLM2", "VERDICTS", "Answers", "Bill", "Cite", "Claim", "DecisionError", "Entry", "Finding", "Measured", "Question", "Reason",
-    "Recommendation", "WorkedCase", "answers_from", "best_prompt", "best_tuned", "bill", "break_even", "break_even_months", "claims", "enough_rows",
+    "Recommendation", "WorkedCase", "all_claims", "answers_from", "best_prompt", "best_tuned", "bill", "break_even", "break_even_months", "enough_rows",
     "lead", "learning_curve", "ledger", "measured", "measured_table", "original_table", "recommend", "record", "request_price", "stored_rows", "write_record",
 ]

@@ -8,7 +8,7 @@ from helpers import costs, evaluation
 
 from . import evidence
 from .evidence import interval
-from .ledger import HOLDS, NOT, WHEN, Finding, Pending, claim, either, read_lesson, row, untested
+from .claims import HOLDS, NOT, WHEN, Finding, Pending, claim, either, read_lesson, row, untested
 
 SAME = {"batch": 4, "length": 128, "loss": "answer", "checkpointing": False, "optimizer": "adamw", "rank": 16}
 SMALL = {"batch": 1, "length": 128, "loss": "answer", "checkpointing": False, "optimizer": "adamw", "rank": 16}

@@ -6,7 +6,7 @@ from helpers import evaluation
 
 from . import evidence
 from .evidence import interval
-from .ledger import HOLDS, NOT, WHEN, Finding, Pending, claim, either, read_lesson, row, untested
+from .claims import HOLDS, NOT, WHEN, Finding, Pending, claim, either, read_lesson, row, untested
 
 RATES = {"need": "tone", "split": "validation", "rank": 16, "targets": "all-linear", "loss_on": "answer", "start": "pretrained"}
 HELPED = 0.9  # a knob helps where the last validation loss falls to this share: one run each, so small differences say nothing

@@ -5,10 +5,10 @@ from __future__ import annotations
 from helpers import evaluation
 
 from . import evidence
-from .bill import bill, shrink
+from .bills import bill, shrink
 from .answers import Answers
 from .evidence import interval
-from .ledger import HOLDS, NOT, WHEN, Finding, Pending, apart, claim, either, read_lesson, row, technique, untested
+from .claims import HOLDS, NOT, WHEN, Finding, Pending, apart, claim, either, read_lesson, row, technique, untested
 
 NEAREST = {"need": "extract", "split": "validation", "choice": "nearest"}
 

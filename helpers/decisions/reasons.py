@@ -9,7 +9,7 @@ from helpers.evaluation import Interval
 
 from . import evidence
 from .answers import Answers
-from .bill import METHODS, Bill, bill
+from .bills import METHODS, Bill, bill
 from .evidence import Cite, Measured, Rows
 
 HORIZON = 12  # months within which saved tokens should pay a training

@@ -7,7 +7,7 @@ import pandas as pd
 from . import evidence
 from .claims_costs import cost
 from .evidence import Rows
-from .ledger import Pending
+from .claims import Pending
 
 COLUMNS = ("LoRA", "QLoRA", "PEFT", "DeepSpeed", "ZeRO", "DoRA")
 ORIGINAL = {  # as the Marathi translation prints it; the newest original has been corrected

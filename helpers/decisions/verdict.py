@@ -14,7 +14,7 @@ from helpers.evaluation import Interval
 
 from . import evidence, reasons
 from .answers import Answers
-from .bill import Bill
+from .bills import Bill
 from .errors import DecisionError
 from .evidence import Cite, Rows
 from .reasons import HORIZON, Case, Reason

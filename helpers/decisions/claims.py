@@ -94,7 +94,7 @@ def untested(id: str, document: str, says: str, why: str) -> None:
     CLAIMS.append(Claim(id, document, says, "", None, why))
 
 
-def claims() -> tuple[Claim, ...]:
+def all_claims() -> tuple[Claim, ...]:
     """All claims, document by document."""
     from . import claims_costs, claims_data, claims_documents  # noqa: F401  importing them fills CLAIMS, once
 
@@ -104,7 +104,7 @@ def claims() -> tuple[Claim, ...]:
 def ledger(rows: Rows | None = None) -> list[Entry]:
     """Every claim with its finding, from the stored rows or from `rows`. Raises LookupError where a lesson lost the output that a claim reads."""
     rows = evidence.stored_rows() if rows is None else rows
-    return [Entry(one, judge(one, rows)) for one in claims()]
+    return [Entry(one, judge(one, rows)) for one in all_claims()]
 
 
 def judge(one: Claim, rows: Rows) -> Finding:

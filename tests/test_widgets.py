@@ -178,7 +178,7 @@ def test_the_mask_viewer_trains_the_answer_and_its_end(tokenizer):
     assert "trained too" in view.set(form="whole text").text
     assert "does not learn to stop" in view.set(form="completion without its end mark").text
     row = data.load_tone()["train"][0]
-    assert widgets.mask_viewer(tokenizer, row["messages"]).set(assistant="angry").text.startswith(str(len(tokenizer.apply_chat_template(row["messages"])["input_ids"])))
+    assert widgets.mask_viewer(tokenizer, row["messages"]).text.startswith(str(len(tokenizer.apply_chat_template(row["messages"])["input_ids"])))
 
 
 @pytest.mark.parametrize("values", [{"user": " "}, {"assistant": ""}])

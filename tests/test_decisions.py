@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from helpers import decisions, plots, results
+from helpers import decisions, evaluation, plots, results
 from helpers.costs import CostsError
 from helpers.decisions import Answers, DecisionError, answers_from, evidence, recommend
 from helpers.decisions.verdict import MEASURE, baseline
@@ -111,6 +111,7 @@ def test_enough_rows_is_the_first_number_whose_lead_over_the_prompt_excludes_zer
 
 def test_a_technique_without_rows_is_left_out_and_said_to_be_missing():
     bare = {**ROWS, "tuning": [], "difficulty": []}
+    assert "condition" not in str(recommend(TUNED, bare)).lower(), "nothing is tuned, so nothing must hold for it"
     assert set(evidence.measured("tone", bare)) == {"few-shot"}
     found = recommend(TUNED, bare)
     assert found.verdict == MEASURE and "not measured yet" in str(found)
@@ -235,14 +236,34 @@ def test_more_memory_and_an_owner_never_take_tuning_away():
             assert recommend(large, ROWS).tunes >= recommend(small, ROWS).tunes
 
 
+def matrix_row(need: str, technique: str, right: float, **knobs) -> dict:
+    """A made row of the decision matrix in which a share of the first rows is right. For these tests only."""
+    count = {"answer": 86, "reply": 63}[need]
+    each = [float(n < right * count) for n in range(count)]
+    recipe = {"need": need, "technique": technique, "seed": 0, "edition": 1, "split": "test", "chunks": 0, **knobs}
+    return {"recipe": recipe, "score": [right, max(right - 0.1, 0), min(right + 0.1, 1), count], "each": each, "prompt_tokens": 300.0}
+
+
 def facts_can_be_tuned_in() -> dict:
-    """Made rows in which a model with the facts tuned in is always right. For this test only."""
-    rows = copy.deepcopy(dict(ROWS))
-    like = copy.deepcopy(evidence.pick(ROWS, "tuning", rows=200)[0])
-    count = ROWS["reading"][0]["1"]["rows"]
-    like["recipe"] |= {"need": "answer", "rows": None}
-    like |= {"score": [1.0, 0.95, 1.0, count], "hits": [1] * count}
-    return {**rows, "tuning": [*rows["tuning"], like]}
+    """Made rows in which a model with the facts tuned in is always right."""
+    return {**ROWS, "matrix": [matrix_row("answer", "lora", 1.0)]}
+
+
+def test_rows_of_the_matrix_stand_in_the_place_of_others():
+    rag = [matrix_row("answer", "rag", right, chunks=chunks, split=split) for split, (one, three) in (("validation", (0.2, 0.5)), ("test", (0.9, 0.4)))
+           for right, chunks in ((one, 1), (three, 3))]
+    seeds = [matrix_row("answer", "rag+lora", right, seed=seed) for seed, right in enumerate((0.6, 0.8, 1.0))]
+    rows = {**ROWS, "matrix": [*rag, *seeds, matrix_row("answer", "rag+lora", 0.0, edition=2), matrix_row("reply", "few-shot", 0.5)]}
+    found = evidence.measured("answer", rows)
+    assert found["RAG"].score.estimate == 0.4, "the number of sections is chosen on validation rows"
+    assert found["RAG + LoRA"].seeds == 3 and found["RAG + LoRA"].score.estimate == pytest.approx(0.8, abs=0.01)
+    assert evidence.gain("answer", rows)[0] == "for" and evidence.measured("reply", rows)["few-shot"].score.estimate == 0.5
+    assert evidence.GIVEN in evidence.measured("reply", rows), "another prompt, another name"
+    assert recommend(decisions.CASES[2].answers, rows).verdict == "RAG"
+    worse = {**ROWS, "matrix": [*rag, matrix_row("answer", "rag+lora", 0.1)]}
+    assert evidence.gain("answer", worse)[0] == "against"
+    assert recommend(replace(decisions.CASES[6].answers, missing=("facts",)), worse).verdict == "RAG", "tuning that was measured to lose"
+    assert recommend(replace(decisions.CASES[6].answers, missing=("facts",)), rows).verdict == "RAG + LoRA"
 
 
 def test_stable_facts_are_tuned_in_only_where_that_was_measured_to_win():
@@ -263,7 +284,9 @@ def test_tuning_that_was_measured_to_lose_is_not_recommended():
 def test_a_score_that_cannot_be_told_from_the_target_asks_for_more_rows():
     found = recommend(replace(TUNED, prompt=0.78, test_rows=60))
     assert found.verdict == MEASURE and "held-out rows instead of 60" in found.experiment
-    assert baseline(0.5, 10).low < 0.25 and baseline(1.0, 10).low < 1
+    for right, count in ((5, 10), (10, 10), (0, 7), (46, 128)):
+        theirs, ours = evaluation.proportion([1] * right + [0] * (count - right)), baseline(right / count, count)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 def test_data_that_must_stay_is_a_condition():

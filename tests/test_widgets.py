@@ -11,10 +11,11 @@ import ipywidgets
 import numpy as np
 import pytest
 
-from helpers import data, decisions, models, widgets
+from helpers import data, decisions, models, retrieval, widgets
 from helpers.decisions import evidence
 from helpers.widgets import look, plan
 from helpers.widgets.view import Shown, View, number
+from words_embedder import WordsEmbedder
 
 LLAMA_8B = decisions.CASES[0].answers.config
 
@@ -37,6 +38,14 @@ MAKERS = {
     "rates": lambda tokenizer, weight: widgets.rate_explorer(), "stopping": lambda tokenizer, weight: widgets.stopping_explorer(),
     "answers": lambda tokenizer, weight: widgets.side_by_side(["Why?"], {"base": ["no"], "tuned": ["yes"]}, ["yes"]),
 }
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    found = retrieval.Index(tmp_path_factory.mktemp("index") / "i", WordsEmbedder())
+    for edition in (1, 2):
+        found.update(retrieval.by_section(data.load_articles(edition))[:40], edition)
+    return found
 
 
 @pytest.fixture(params=MAKERS)
@@ -282,3 +291,17 @@ def test_answers_side_by_side_are_text_and_rows_are_checked():
         with pytest.raises(ValueError, match="side_by_side.*Fix"):
             widgets.side_by_side(*bad)
     assert plan.FORMS[0] == "prompt and completion"
+
+
+def test_the_search_view_asks_the_index(index):
+    questions = list(data.load_answer()["test"])
+    view = widgets.search_explorer(index, questions)
+    asked = questions[0]["messages"][1]["content"]
+    for mode in retrieval.MODES:
+        hits = index.search(asked, 3, mode, 2)
+        assert view.set(k=3, mode=mode, edition=2).text.startswith(f"{len(hits)} hits in edition 2, {mode} search.") and hits[0].article in view.details.value
+    assert view.set(mode="hybrid", weight=1.0).text and view.set(query="<b>own</b> question").text.endswith("search.") and "<b>own" not in view.result.value
+    for bad in ({"query": " "}, {"k": 0}):
+        assert "Fix: " in view.set(**bad).text
+    with pytest.raises(ValueError, match="search_explorer.*Fix"):
+        widgets.search_explorer(index, [])

@@ -132,7 +132,8 @@ class Answers:
 LIMITS = {  # name: (lowest, highest, whole number, may be None)
     "target": (1e-9, 1, False, False), "prompt": (0, 1, False, True), "rag": (0, 1, False, True), "test_rows": (1, 1e9, True, False),
     "fact_changes": (0, 1e6, False, False), "good_rows": (0, 1e9, True, False), "tokens_per_row": (2, 1e6, True, False),
-    "row_minutes": (0, 1e4, False, False), "effort_hours": (0, 1e5, False, False), "wage": (0, 1e6, False, False), "memory_gb": (1e-9, 1e6, False, False), "per_hour": (0, 1e6, False, False),
+    "row_minutes": (0, 1e4, False, False), "effort_hours": (0, 1e5, False, False), "wage": (0, 1e6, False, False),
+    "memory_gb": (1e-9, 1e6, False, False), "per_hour": (0, 1e6, False, False),
     "training_hours": (0, 1e6, False, True), "hosting": (0, 1e9, False, False), "requests": (0, 1e12, True, False),
     "prompt_tokens": (1, 1e7, True, False), "price": (0, 1e6, False, False), "wait_seconds": (1e-9, 1e6, False, True),
     "takes_seconds": (0, 1e6, False, True), "tasks": (1, 1e4, True, False),

@@ -73,7 +73,8 @@ def bill(answers: Answers, method: str, rows: Rows) -> Bill:
         now, then = (request_price(tokens, answers.price) for tokens in (answers.prompt_tokens, after))
         months = break_even_months(once, now, then, answers.requests, answers.hosting)
         requests = break_even(once, now, then) if math.isinf(months) or not answers.hosting else months * answers.requests
-    return Bill(method, setup, peak, peak <= answers.memory_gb, hours, hours_all, to_make, once, answers.prompt_tokens, after, requests, months, cites)
+    return Bill(method, setup, peak, peak <= answers.memory_gb, hours, hours_all, to_make, once, answers.prompt_tokens, after, requests, months,
+                cites)
 
 
 def setup_for(answers: Answers, method: str) -> tuple[costs.Setup, float]:
@@ -108,7 +109,7 @@ def stored_machine(rows: Rows) -> costs.Machine | None:
 def shrink(need: str, rows: Rows) -> tuple[float | None, tuple[Cite, ...]]:
     """How long a tuned model's prompt is against the best prompt of a need, and the rows that say so; of `tone` where the need has none."""
     for name in dict.fromkeys((need, "tone")):
-        prompt, tuned = evidence.best_prompt(name, rows), evidence.best_tuned(name, rows)
+        prompt, tuned = evidence.rivals(name, rows)
         if name == "tone" and (tuned is None or tuned.prompt_tokens is None):
             tuned = next(iter(reversed(evidence.learning_curve(rows).values())), None)
         if prompt and tuned and prompt.prompt_tokens and tuned.prompt_tokens:

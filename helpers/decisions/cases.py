@@ -28,7 +28,8 @@ CASES = (
     WorkedCase(
         "clinic notes", "domain adaptation, medical: clinical notes",
         Answers("Turn a dictated clinic note into the record that the clinic's software reads.", ("format",), target=0.8, prompt=0.35, test_rows=200,
-                good_rows=900, tokens_per_row=600, config=LLAMA_8B, device="gpu", memory_gb=24, training_hours=2, per_hour=1, private=True, requests=6000),
+                good_rows=900, tokens_per_row=600, config=LLAMA_8B, device="gpu", memory_gb=24, training_hours=2, per_hour=1, private=True,
+                requests=6000),
         "LoRA", "A record is form, and a prompt carries it badly. Nine hundred notes are enough rows. The notes may not leave the clinic, so it hosts the model."),
     WorkedCase(
         "contract review", "domain adaptation, legal: contract review",
@@ -55,7 +56,8 @@ CASES = (
         "measure first", "Five thousand rows are tempting. But nobody measured what the model does with a good prompt, so no gain could be claimed."),
     WorkedCase(
         "an automation flow", "automated business flow: RAG and fine-tuning together",
-        Answers("Read a supplier's mail, look up the order rules and write the call for the order system.", ("format", "facts"), target=0.85, prompt=0.25,
+        Answers("Read a supplier's mail, look up the order rules and write the call for the order system.", ("format", "facts"), target=0.85,
+                prompt=0.25,
                 rag=0.5, test_rows=300, fact_changes=12, good_rows=800, requests=30_000, price=0.5),
         "RAG + LoRA", "The rules change, so they come from documents. The call must have a fixed form, which documents do not bring."),
     WorkedCase(

@@ -132,7 +132,7 @@ def technique(need: str, name: str, rows: Rows) -> evidence.Measured:
     """A technique measured on a need. Raises Pending where it is not."""
     found = evidence.measured(need, rows)
     if name not in found:
-        raise Pending(evidence.command("tuning", need))
+        raise Pending(evidence.measuring(need))
     return found[name]
 
 

@@ -44,7 +44,8 @@ def few_parameters(rows):
 @claim("P2", "slmops", "LoRA is close to full tuning in quality.", "09")
 def close_to_full(rows):
     lora, full, lead = _lora_and_full(rows)
-    return either(lead.low <= 0 <= lead.high or lead.low > 0, f"right tones: LoRA {lora[0]}, all weights {full[0]}, lead of LoRA {lead}", lora[1], full[1])
+    return either(lead.low <= 0 <= lead.high or lead.low > 0, f"right tones: LoRA {lora[0]}, all weights {full[0]}, lead of LoRA {lead}", lora[1],
+                  full[1])
 
 
 @claim("P3", "slmops", "Full tuning has the highest performance.", "09")
@@ -77,7 +78,8 @@ def full_is_dear(rows):
 def switching(rows):
     found, source = read_lesson("05_lora", "Off, on, elsewhere: what an adapter is good for", r"adapter (\d+) MB, base model (\d+) MB")
     same, second = read_lesson("05_lora", "Off, on, elsewhere: what an adapter is good for", r"answers as the trained adapter: (True|False)")
-    return either(same[1] == "True" and int(found[1]) < int(found[2]), f"an adapter of {found[1]} MB on a base of {found[2]} MB goes off, on, and onto a copy", source, second)
+    return either(same[1] == "True" and int(found[1]) < int(found[2]),
+                  f"an adapter of {found[1]} MB on a base of {found[2]} MB goes off, on, and onto a copy", source, second)
 
 
 @claim("P6", "slmops", "QLoRA cuts memory further than LoRA.", "06, Memory and time of a step")
@@ -96,14 +98,17 @@ def qlora_slower(rows):
     ratio = {step["tokens"]: step["qlora"]["cpu"] / step["lora"]["cpu"] for step in one["steps"]}
     near = [tokens for tokens, value in ratio.items() if 1.2 <= value <= 1.4]
     verdict = HOLDS if len(near) == len(ratio) else WHEN if near else NOT
-    return Finding(verdict, "times the processor time of LoRA: " + ", ".join(f"{value:.2f} at {tokens} tokens a step" for tokens, value in ratio.items()),
+    return Finding(verdict, "times the processor time of LoRA: " + ", ".join(f"{value:.2f} at {tokens} tokens a step" for tokens,
+                                                                             value in ratio.items()),
                    (evidence.cite(one, "slowdown", "five sizes of a step"),), f"a step has about {near[0]} tokens" if near else "")
 
 
 @claim("P8", "expert", "QLoRA's adapter repairs the errors of quantisation.", "06, The ladder: does the adapter repair the rounding?")
 def repairs(rows):
-    found, source = read_lesson("06_qlora", "The ladder: does the adapter repair the rounding?", r"fewer than half of the layers came closer to the original: (True|False)")
-    table, second = read_lesson("06_qlora", "The ladder: does the adapter repair the rounding?", r"NF4 +[\d.]+ +([\d.]+)\nNF4 \+ LoRA +[\d.]+ +([\d.]+)")
+    found, source = read_lesson("06_qlora", "The ladder: does the adapter repair the rounding?",
+                                r"fewer than half of the layers came closer to the original: (True|False)")
+    table, second = read_lesson("06_qlora", "The ladder: does the adapter repair the rounding?",
+                                r"NF4 +[\d.]+ +([\d.]+)\nNF4 \+ LoRA +[\d.]+ +([\d.]+)")
     return either(found[1] == "False", f"loss on other prose: 4 bits {table[1]}, 4 bits with the adapter {table[2]}; fewer than half of the layers came closer", source, second)
 
 
@@ -118,7 +123,8 @@ def seventy_billion(rows):
 @claim("P10", "slmops", "QLoRA needs a GPU.", "06, Train on it")
 def qlora_gpu(rows):
     one = cost(rows, "qlora")
-    return either(False, f"a QLoRA step of 4 x 128 tokens took {one['seconds']:.2f} s on this CPU", evidence.cite(one, "costs", f"{one['seconds']:.2f} s"))
+    return either(False, f"a QLoRA step of 4 x 128 tokens took {one['seconds']:.2f} s on this CPU",
+                  evidence.cite(one, "costs", f"{one['seconds']:.2f} s"))
 
 
 @claim("P11", "slmops", "Gradient checkpointing saves memory.", "07, Activation checkpointing: memory for time")
@@ -138,7 +144,8 @@ def mixed_precision(rows):
         raise Pending(evidence.command("speed", "extract"))
     plain, mixed = (median(ways[name]["tokens_per_second"]) for name in ("recipe", "recipe bf16"))
     verdict = WHEN if mixed > plain else NOT
-    return Finding(verdict, f"tokens per second, median of three: float32 {plain:.0f}, bfloat16 {mixed:.0f}", (evidence.cite(one, "speed", f"{plain:.0f} and {mixed:.0f} tokens/s"),),
+    return Finding(verdict, f"tokens per second, median of three: float32 {plain:.0f}, bfloat16 {mixed:.0f}",
+                   (evidence.cite(one, "speed", f"{plain:.0f} and {mixed:.0f} tokens/s"),),
                    "the processor multiplies bfloat16 in hardware" if verdict == WHEN else "")
 
 
@@ -151,7 +158,8 @@ def little_memory(rows):
 
 @claim("P14", "slmops", "Out of memory: batch 1 and accumulation 16.", "07, Gradient accumulation equals the large batch")
 def smaller_batch(rows):
-    large, small = (costs.predict(cost(rows, "qlora")["config"], method="qlora", batch=batch, length=256, accumulation=16 // batch).peak_gb for batch in (16, 1))
+    large, small = (costs.predict(cost(rows, "qlora")["config"], method="qlora", batch=batch, length=256,
+                                  accumulation=16 // batch).peak_gb for batch in (16, 1))
     one = cost(rows, "qlora")
     return either(small < large, f"predicted peak for the course's model, 16 x 256 tokens a step: {large:.1f} GB at once, {small:.1f} GB row by row",
                   evidence.cite(one, "costs", f"measured at 4 x 128: {one['peak_gb']:.1f} GB"))
@@ -169,7 +177,8 @@ def table_lora_memory(rows):
 @claim("S2", "scenarios", "LoRA does not lower the number of trained parameters (the table says no).", "05, Prepare the training")
 def table_lora_parameters(rows):
     lora, full = cost(rows, "lora"), cost(rows, "full")
-    return either(lora["trained"] >= full["trained"], f"{lora['trained']:,} of {full['trained']:,} parameters", evidence.cite(lora, "costs", f"{lora['trained']:,} trained"))
+    return either(lora["trained"] >= full["trained"], f"{lora['trained']:,} of {full['trained']:,} parameters",
+                  evidence.cite(lora, "costs", f"{lora['trained']:,} trained"))
 
 
 @claim("S3", "scenarios", "PEFT does not reduce compute (the table says no).", "07; 09")
@@ -196,9 +205,11 @@ def table_dora_memory(rows):
 @claim("S6", "scenarios", "Tuning needs a cloud's CPUs and FPGAs.", "05 to 07")
 def infrastructure(rows):
     one = cost(rows, "full")
-    return either(False, f"two threads of one CPU trained all weights of the course's model, {one['seconds']:.1f} s a step; no FPGA", evidence.cite(one, "costs", f"{one['seconds']:.1f} s"))
+    return either(False, f"two threads of one CPU trained all weights of the course's model, {one['seconds']:.1f} s a step; no FPGA",
+                  evidence.cite(one, "costs", f"{one['seconds']:.1f} s"))
 
 
 untested("S7", "scenarios", "DeepSpeed and ZeRO use the memory of all devices together.", "one machine without a GPU; lesson 15 is for it")
-untested("S10", "scenarios", "DoRA is memory-efficient data parallelism (the table says yes).", "DoRA is an adapter and shares no memory between devices: there is nothing to measure")
+untested("S10", "scenarios", "DoRA is memory-efficient data parallelism (the table says yes).",
+         "DoRA is an adapter and shares no memory between devices: there is nothing to measure")
 untested("P15", "slmops", "The relation of learning rate and batch size.", "the course measures one batch size per method")

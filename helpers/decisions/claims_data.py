@@ -32,7 +32,8 @@ def small_data(rows):
     enough, curve, prompt = evidence.enough_rows(rows), evidence.learning_curve(rows), evidence.best_prompt("tone", rows)
     if enough is None or prompt is None:
         raise Pending(evidence.command("tuning", "tone"))
-    return Finding(WHEN, f"with {enough} rows, right tones {curve[enough].score}, best prompt {prompt.score}", (curve[enough].cite, prompt.cite), f"small means about {enough} rows, not 50")
+    return Finding(WHEN, f"with {enough} rows, right tones {curve[enough].score}, best prompt {prompt.score}", (curve[enough].cite, prompt.cite),
+                   f"small means about {enough} rows, not 50")
 
 
 @claim("E4", "slmops", "Good rows matter more than many rows.", "09")
@@ -56,14 +57,16 @@ def template(rows):
 def end_mark(rows):
     found, source = read_lesson("04_prepare_data", "No end token", r"without it, the answers are longer: (True|False)")
     clinic, second = read_lesson("10_failure_clinic", "Case 3: the answer that never ends", r"answers of more than one word: (\d+) of (\d+)")
-    return either(found[1] == "False", f"without the end mark, answers are longer; {clinic[1]} of {clinic[2]} one-word answers run on", source, second)
+    return either(found[1] == "False", f"without the end mark, answers are longer; {clinic[1]} of {clinic[2]} one-word answers run on", source,
+                  second)
 
 
 @claim("E7", "slmops", "Keep 10 to 20 % of the rows for validation.", "04, Splits: by chance or by label")
 def split_share(rows):
     small, source = read_lesson("04_prepare_data", "Splits: by chance or by label", r"640 rows +10 % +(\d+) +[\d.]+ to [\d.]+ +([\d.]+)")
     large, _ = read_lesson("04_prepare_data", "Splits: by chance or by label", r"5,000 rows +10 % +(\d+) +[\d.]+ to [\d.]+ +([\d.]+)")
-    return Finding(WHEN, f"10 % of 640 rows leave an interval of {small[2]} points, 10 % of 5,000 one of {large[2]}", (source,), "that share is enough rows for the difference you look for")
+    return Finding(WHEN, f"10 % of 640 rows leave an interval of {small[2]} points, 10 % of 5,000 one of {large[2]}", (source,),
+                   "that share is enough rows for the difference you look for")
 
 
 @claim("E8", "slmops", "Split by label (stratified) for classification.", "04, Splits: by chance or by label")
@@ -84,21 +87,26 @@ def learning_rate(rows):
         sources.append(evidence.cite(top, "tuning", str(interval(top["score"]))))
     inside = [method for method, rate in best.items() if 1e-5 <= rate <= 1e-4]
     verdict = HOLDS if len(inside) == 2 else WHEN if inside else NOT
-    return Finding(verdict, f"best of the measured rates: LoRA {best['lora']:g}, all weights {best['full']:g}", tuple(sources), f"the method is {inside[0]}" if verdict == WHEN else "")
+    return Finding(verdict, f"best of the measured rates: LoRA {best['lora']:g}, all weights {best['full']:g}", tuple(sources),
+                   f"the method is {inside[0]}" if verdict == WHEN else "")
 
 
 @claim("E10", "slmops", "Accumulated gradients give a larger effective batch.", "07, Gradient accumulation equals the large batch")
 def accumulation(rows):
-    found, source = read_lesson("07_full_fine_tuning", "Gradient accumulation equals the large batch", r"divided by all labels: equal to 1e-5: (True|False)")
+    found, source = read_lesson("07_full_fine_tuning", "Gradient accumulation equals the large batch",
+                                r"divided by all labels: equal to 1e-5: (True|False)")
     off, second = read_lesson("07_full_fine_tuning", "Gradient accumulation equals the large batch", r"means: off by ([\d.]+)")
     verdict = WHEN if found[1] == "True" and float(off[1]) > 0.01 else HOLDS if found[1] == "True" else NOT
-    return Finding(verdict, f"divided by all labels it is the same gradient; as a mean of means it is off by {off[1]} of its length", (source, second), "the loss is divided by all labels of the step")
+    return Finding(verdict, f"divided by all labels it is the same gradient; as a mean of means it is off by {off[1]} of its length",
+                   (source, second), "the loss is divided by all labels of the step")
 
 
 @claim("E11", "slmops", "Accumulation helps where memory is short.", "07, Gradient accumulation equals the large batch")
 def accumulation_memory(rows):
-    found, source = read_lesson("07_full_fine_tuning", "Gradient accumulation equals the large batch", r"one part of (\d+) rows keeps ([\d.]+) of what the batch of (\d+) rows keeps")
-    return Finding(WHEN, f"a part of {found[1]} rows keeps {found[2]} of what {found[3]} rows keep", (source,), "the batch on the machine gets smaller by it")
+    found, source = read_lesson("07_full_fine_tuning", "Gradient accumulation equals the large batch",
+                                r"one part of (\d+) rows keeps ([\d.]+) of what the batch of (\d+) rows keeps")
+    return Finding(WHEN, f"a part of {found[1]} rows keeps {found[2]} of what {found[3]} rows keep", (source,),
+                   "the batch on the machine gets smaller by it")
 
 
 @claim("E12", "slmops", "Training loss that falls while validation loss rises is overfitting.", "10, Case 5")
@@ -144,14 +152,17 @@ def more_data(rows):
 
 @claim("E17", "slmops", "Stop early, when the validation loss no longer falls.", "10, Early stopping")
 def early_stopping(rows):
-    found, source = read_lesson("10_failure_clinic", "Early stopping", r"validation loss: now ([\d.]+), lowest of the long run ([\d.]+), end of the long run ([\d.]+)")
-    return either(float(found[1]) < float(found[3]), f"validation loss: stopped early {found[1]}, run to the end {found[3]}, best moment of the long run {found[2]}", source)
+    found, source = read_lesson("10_failure_clinic", "Early stopping",
+                                r"validation loss: now ([\d.]+), lowest of the long run ([\d.]+), end of the long run ([\d.]+)")
+    return either(float(found[1]) < float(found[3]),
+                  f"validation loss: stopped early {found[1]}, run to the end {found[3]}, best moment of the long run {found[2]}", source)
 
 
 @claim("E18", "slmops", "A search for settings pays.", "10, A search for better settings")
 def search(rows):
     found, source = read_lesson("10_failure_clinic", "A search for better settings", r"lead ([\d.]+) \[([\d.]+), ([\d.]+)\]")
-    return either(float(found[2]) > 0, f"the best of a few trials leads the library's default by {found[1]} [{found[2]}, {found[3]}] nats a token", source)
+    return either(float(found[2]) > 0, f"the best of a few trials leads the library's default by {found[1]} [{found[2]}, {found[3]}] nats a token",
+                  source)
 
 
 @claim("E19", "slmops", "In YAML, `learning_rate: 1e-6` is a number.", "10, A search for better settings")
@@ -162,7 +173,8 @@ def yaml_number(rows):
 
 @claim("E23", "slmops", "`dataloader_num_workers: 4` makes training faster.", "10, Does `dataloader_num_workers: 4` make training faster?")
 def workers(rows):
-    found, source = read_lesson("10_failure_clinic", "Does `dataloader_num_workers: 4` make training faster?", r"4 workers deliver the rows faster: (True|False)")
+    found, source = read_lesson("10_failure_clinic", "Does `dataloader_num_workers: 4` make training faster?",
+                                r"4 workers deliver the rows faster: (True|False)")
     return either(found[1] == "True", "for small rows in memory, starting four processes takes longer than it saves", source)
 
 
@@ -171,11 +183,13 @@ def whole_text(rows):
     every = row(rows, "tuning", need="tone", method="lora", split="validation", loss_on="all", rank=16, learning_rate=2e-3)
     answer = row(rows, "tuning", **RATES, method="lora", learning_rate=2e-3)
     lead = evaluation.compare_paired(answer["hits"], every["hits"])
-    return Finding(NOT if lead.low > 0 else HOLDS, f"right tones: loss on answers {interval(answer['score'])}, on all tokens {interval(every['score'])}, lead of answers {lead}",
+    return Finding(NOT if lead.low > 0 else HOLDS,
+                   f"right tones: loss on answers {interval(answer['score'])}, on all tokens {interval(every['score'])}, lead of answers {lead}",
                    (evidence.cite(answer, "tuning", str(interval(answer["score"]))), evidence.cite(every, "tuning", str(interval(every["score"])))))
 
 
-untested("E26", "slmops", "`--trust_remote_code` belongs into the command.", "it runs code of a stranger on your machine; no model of this course needs it")
+untested("E26", "slmops", "`--trust_remote_code` belongs into the command.",
+         "it runs code of a stranger on your machine; no model of this course needs it")
 untested("E27", "slmops", "The commands of the tool run as printed.", "the tool is no part of this course; many of its keys have changed since")
 untested("E28", "slmops", "A base model from a like domain tunes better.", "the course measures one base model")
 untested("E29", "sisters", "To quantise before tuning is better than after.", "it would need rows of both orders on one need")

@@ -16,9 +16,12 @@ from helpers.evaluation import Interval
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 NEEDS = ("extract", "answer", "reply", "tone")
-PROMPTED, TUNED = ("zero-shot", "few-shot", "RAG"), ("LoRA", "QLoRA", "full", "DoRA")
+GIVEN = "few-shot, right article given"
+PROMPTED, TUNED = ("zero-shot", "few-shot", GIVEN, "RAG"), ("LoRA", "QLoRA", "full", "DoRA", "RAG + LoRA")
+MATRIX = {"zero-shot": "zero-shot", "few-shot": "few-shot", "rag": "RAG", "lora": "LoRA", "qlora": "QLoRA", "full": "full", "dora": "DoRA",
+          "rag+lora": "RAG + LoRA"}
 NAMES = {"lora": "LoRA", "qlora": "QLoRA", "full": "full", "dora": "DoRA"}
-SHOWN = ("need", "method", "context", "split", "k", "choice", "epochs", "learning_rate", "rows", "model", "what")
+SHOWN = ("need", "technique", "method", "split", "chunks", "k", "choice", "epochs", "learning_rate", "rows", "model", "what")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ def command(family: str, need: str | None = None) -> str:
     return f"python -m helpers.results --family {family}" + (f" --need {need}" if need else "")
 
 
+def measuring(need: str) -> str:
+    """The command that measures the tuned models of a need."""
+    return command("matrix" if need in ("answer", "reply") else "tuning", need)
+
+
 def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """An interval as it is stored: [estimate, low, high, rows]."""
     return Interval(values[0], values[1], values[2], level)
@@ -104,11 +112,14 @@ def cite(row: Mapping[str, Any], family: str, value: str) -> Cite:
 
 @remembered
 def measured(need: str, rows: Rows) -> dict[str, Measured]:
-    """What was measured on the test rows of a need, by technique; techniques without rows are not in it."""
+    """What was measured on the test rows of a need, by technique; techniques without rows are not in it.
+
+    Rows of the decision matrix, where it has them, stand in the place of others.
+    """
     found = [_prompted(need, rows), _zero_shot(need, rows), _retrieved(need, rows)]
-    found += [_tuned(need, method, rows) for method in NAMES] + [_with_documents(need, rows)]
+    found += [_tuned(need, method, rows) for method in NAMES] + [_in_matrix(need, technique, rows) for technique in MATRIX]
     by_name = {one.technique: one for one in found if one}
-    order = (*PROMPTED, *TUNED, "RAG + LoRA")
+    order = (*PROMPTED, *TUNED)
     return {name: by_name[name] for name in order if name in by_name}
 
 
@@ -122,12 +133,12 @@ def lead(a: Measured, b: Measured) -> Interval | None:
 def best_prompt(need: str, rows: Rows) -> Measured | None:
     """The best prompt of a need, measured on its test rows."""
     found = measured(need, rows)
-    return found.get("few-shot") or found.get("zero-shot")
+    return found.get("few-shot") or found.get(GIVEN) or found.get("zero-shot")
 
 
 def best_tuned(need: str, rows: Rows) -> Measured | None:
     """The tuned model with the best score on a need; of equals, the one that trains less."""
-    found = [one for name, one in measured(need, rows).items() if name in TUNED]
+    found = [one for name, one in measured(need, rows).items() if name in NAMES.values()]
     return max(found, key=lambda one: one.score.estimate, default=None)
 
 
@@ -160,7 +171,9 @@ def rivals(need: str, rows: Rows) -> tuple[Measured | None, Measured | None]:
     found = measured(need, rows)
     if need == "answer":
         return found.get("RAG"), found.get("RAG + LoRA")
-    return best_prompt(need, rows), (found.get("RAG + LoRA") if need == "reply" else None) or best_tuned(need, rows)
+    if need == "reply":
+        return found.get("RAG") or best_prompt(need, rows), found.get("RAG + LoRA")
+    return best_prompt(need, rows), best_tuned(need, rows)
 
 
 @remembered
@@ -186,7 +199,8 @@ def _prompted(need: str, rows: Rows) -> Measured | None:
     if not found:
         return None
     row = found[-1]
-    return Measured("few-shot", need, interval(row["score"]), row["rows"], 1, cite(row, "prompts", str(interval(row["score"]))),
+    return Measured(GIVEN if need == "reply" else "few-shot", need, interval(row["score"]), row["rows"], 1,
+                    cite(row, "prompts", str(interval(row["score"]))),
                     tuple(row["each"]), row["prompt_tokens"], row["seconds"])
 
 
@@ -211,7 +225,7 @@ def _retrieved(need: str, rows: Rows) -> Measured | None:
 def _tuned(need: str, method: str, rows: Rows) -> Measured | None:
     """All seeds of a method on all rows of a need; for LoRA, else the longer run of lesson 05's recipe."""
     plain = {"need": need, "method": method, "split": "test", "rows": None, "noise": 0.0, "copies": 1, "start": "pretrained", "rank": 16}
-    found = [row for row in pick(rows, "tuning", **plain) if row["recipe"].get("context") in (None, "none")]
+    found = pick(rows, "tuning", **plain)
     if found or method != "lora":
         return pooled(NAMES[method], need, found)
     longer = [row for row in pick(rows, "difficulty", need=need) if row["recipe"]["epochs"]]
@@ -222,12 +236,19 @@ def _tuned(need: str, method: str, rows: Rows) -> Measured | None:
                     minutes=row["minutes"], memory_gb=row["memory_gb"])
 
 
-def _with_documents(need: str, rows: Rows) -> Measured | None:
-    found = [row for row in pick(rows, "tuning", need=need, method="lora", split="test") if row["recipe"].get("context") == "retrieved"]
-    return pooled("RAG + LoRA", need, found)
+def _in_matrix(need: str, technique: str, rows: Rows) -> Measured | None:
+    """All seeds of a cell of the decision matrix; of several numbers of sections, the one that was best on validation rows."""
+    found = pick(rows, "matrix", need=need, technique=technique, split="test", edition=1)
+    if len({row["recipe"].get("chunks") for row in found}) > 1:
+        chosen = pick(rows, "matrix", need=need, technique=technique, split="validation", edition=1)
+        if not chosen:
+            return None
+        best = max(chosen, key=lambda row: (row["score"][0], -row["prompt_tokens"]))["recipe"]["chunks"]
+        found = [row for row in found if row["recipe"]["chunks"] == best]
+    return pooled(MATRIX[technique], need, found, "matrix")
 
 
-def pooled(technique: str, need: str, found: Sequence[Mapping[str, Any]]) -> Measured | None:
+def pooled(technique: str, need: str, found: Sequence[Mapping[str, Any]], family: str = "tuning") -> Measured | None:
     """Rows that differ in their seed only, as one: every test row's score is its mean over the seeds."""
     if not found:
         return None
@@ -235,6 +256,6 @@ def pooled(technique: str, need: str, found: Sequence[Mapping[str, Any]]) -> Mea
     score = interval(found[0]["score"]) if len(found) == 1 else evaluation.bootstrap(each)
     mean = lambda key: round(float(np.mean(values)), 3) if (values := [row[key] for row in found if row.get(key) is not None]) else None
     recipe = {key: value for key, value in found[0]["recipe"].items() if key != "seed" or len(found) == 1}
-    source = Cite("tuning", recipe, str(score) + (f", mean of {len(found)} seeds" if len(found) > 1 else ""))
+    source = Cite(family, recipe, str(score) + (f", mean of {len(found)} seeds" if len(found) > 1 else ""))
     return Measured(technique, need, score, len(each), len(found), source, tuple(map(float, each)), mean("prompt_tokens"), mean("seconds"),
                     mean("minutes"), mean("memory_gb"))

@@ -97,7 +97,7 @@ def by_gain(case: Case) -> Reason:
     side, lead = case.gain
     like = case.answers.like
     if side == "unknown":
-        missing = f"tuning is not measured yet on the desk's need `{like}`, the one most like yours ({evidence.command('tuning', like)})"
+        missing = f"tuning is not measured yet on the desk's need `{like}`, the one most like yours ({evidence.measuring(like)})"
         return Reason("tuning", "note", missing + ".", (plain.cite,) if plain else ())
     words = {"for": "beats", "against": "loses to", "note": "is not told apart from"}[side]
     more = f", lead {lead}" if lead else ""
@@ -202,7 +202,8 @@ def by_changes(case: Case) -> Reason | None:
         return None
     for row in case.rows.get("reading", ()):
         old, new = (evidence.interval(row["2"][name]["changed"]) for name in ("stale", "retrieved"))
-        return Reason("RAG", "for", f"facts change {case.answers.fact_changes:g} times a year: on changed facts, knowledge of the old edition is right in {old}, "
+        often = f"{case.answers.fact_changes:g} time{'' if case.answers.fact_changes == 1 else 's'} a year"
+        return Reason("RAG", "for", f"facts change {often}: on changed facts, knowledge of the old edition is right in {old}, "
                       f"an updated index in {new}; a tuned-in fact is old knowledge until the next training.",
                       (evidence.cite(row, "reading", f"changed questions, stale {old}, retrieved {new}"),))
     return None
@@ -232,5 +233,6 @@ def by_reader(case: Case) -> Reason | None:
     for row in case.rows.get("reading", ()) if case.needs_documents else ():
         gold, found = (evidence.interval(row["1"][name]["right"]) for name in ("gold", "retrieved"))
         return Reason("RAG", "note", f"with the right documents in the prompt the untuned reader reached {gold}, with retrieved ones {found}: "
-                      "the first gap, up to the target, is the reader's; the second is the search's.", (evidence.cite(row, "reading", f"gold {gold}"),))
+                      "the first gap, up to the target, is the reader's; the second is the search's.",
+                      (evidence.cite(row, "reading", f"gold {gold}"),))
     return None

@@ -41,7 +41,8 @@ def measured_table(rows: Rows | None = None) -> pd.DataFrame:
     for name, needs in zip(ORIGINAL, (("extract", "tone"), ("extract", "tone"), ("answer",), ("reply",))):
         lines[name] = {method: _beats_prompt(method, needs, rows) for method in ("LoRA", "QLoRA", "DoRA")}
     lines["music, art, creative texts"] = dict.fromkeys(("LoRA", "QLoRA", "DoRA"), UNTESTED)
-    for name, (key, model) in (("reduce compute and money", ("seconds", "135M")), ("reduce memory", ("peak_gb", "374M")), ("fewer trained parameters", ("trained", "374M"))):
+    for name, (key, model) in (("reduce compute and money", ("seconds", "135M")), ("reduce memory", ("peak_gb", "374M")),
+                               ("fewer trained parameters", ("trained", "374M"))):
         lines[name] = {evidence.NAMES[method]: _below_full(method, key, model, rows) for method in ("lora", "qlora", "dora")}
     lines["data parallel, memory of all devices together"] = dict.fromkeys(("LoRA", "QLoRA", "DoRA"), UNTESTED)
     for line in lines.values():
@@ -56,7 +57,7 @@ def _beats_prompt(method: str, needs: tuple[str, ...], rows: Rows) -> str:
     for need in needs:
         found = evidence.measured(need, rows)
         tuned = found.get(method) or (found.get("RAG + LoRA") if method == "LoRA" else None)
-        plain = found.get("RAG") if need == "answer" else evidence.best_prompt(need, rows)
+        plain = evidence.rivals(need, rows)[0]
         if tuned and plain:
             lead = evidence.lead(tuned, plain)
             words.append("yes" if (lead.low > 0 if lead else tuned.score.low > plain.score.high) else "no")

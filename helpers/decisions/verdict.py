@@ -7,6 +7,7 @@ facts, tuning for form, both for both; with too few rows, measure the curve firs
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from helpers import evaluation
@@ -21,6 +22,7 @@ from .reasons import HORIZON, Case, Reason
 
 MEASURE, DONT, PROMPT, RAG = "measure first", "don't", "prompt", "RAG"
 VERDICTS = (MEASURE, DONT, PROMPT, RAG, "LoRA", "QLoRA", "full", "RAG + LoRA", "RAG + QLoRA", "RAG + full")
+CALLED = {PROMPT: "the best prompt", RAG: "retrieval"}
 SMALLEST_STEP = 0.05  # differences to the target below this are not worth a test of their own
 
 
@@ -81,9 +83,11 @@ def recommend(answers: Answers, rows: Rows | None = None) -> Recommendation:
 
 
 def baseline(share: float, rows: int) -> Interval:
-    """A share that was measured on so many rows, with its Wilson interval at 95 %."""
-    right = round(share * rows)
-    return evaluation.proportion([1.0] * right + [0.0] * (rows - right)) if rows <= 100_000 else Interval(share, share, share)
+    """A share that was measured on so many rows, with Wilson's interval (1927) at 95 %, as `evaluation.proportion` computes it from the rows."""
+    z = 1.959964
+    middle, half = share + z * z / (2 * rows), z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    low, high = ((middle + sign * half) / (1 + z * z / rows) for sign in (-1, 1))
+    return Interval(share, max(low, 0.0), min(high, 1.0))
 
 
 # ---------------------------------------------------------------- the rules
@@ -119,13 +123,14 @@ def _reached(case: Case) -> Recommendation | None:
     name = next((name for name, score in _scores(case).items() if score.low >= a.target), None)
     if name is None:
         return None
-    method, words = case.method, f"{'the best prompt' if name == PROMPT else 'retrieval'} reaches the target of {a.target:g}"
+    method, words = case.method, f"{CALLED[name]} reaches the target of {a.target:g}"
     months = case.bills[method].months if method else None
     pays = months is not None and months <= HORIZON
     slow = reasons.by_wait(case) is not None
     if name == PROMPT and (pays or slow) and not _blocks(case) and not _too_few(case):
         why = "shorter prompts pay the training" if pays else "answers come too late with a long prompt"
-        return _say(case, evidence.NAMES[method], f"{words}, but {why}.", "Tune once and score the same rows: keep the prompt if the tuned model is worse.")
+        return _say(case, evidence.NAMES[method], f"{words}, but {why}.",
+                    "Tune once and score the same rows: keep the prompt if the tuned model is worse.")
     return _say(case, name, f"{words}; tuning could only add cost.",
                 "Send the next hundred real requests and score them: if the share falls under the target, fill in this sheet again.")
 
@@ -137,14 +142,18 @@ def _unsure(case: Case) -> Recommendation | None:
         return None
     name, score = next(iter(unsure.items()))
     need = _rows_to_tell(score.estimate, a.target)
-    more = f"Score {name} on {need:,} held-out rows instead of {a.test_rows:,}." if need > a.test_rows else "Look at the wrong answers, and set a target with them in sight."
-    return _say(case, MEASURE, f"{name} has {score} on {a.test_rows:,} rows: the target of {a.target:g} lies within the interval.", more)
+    more = f"Score {CALLED[name]} on {need:,} held-out rows instead of {a.test_rows:,}."
+    if need <= a.test_rows:
+        more = "Look at the wrong answers, and set a target with them in sight."
+    return _say(case, MEASURE, f"{CALLED[name]} has {score} on {a.test_rows:,} rows: the target of {a.target:g} lies within the interval.", more)
 
 
 def _short(case: Case) -> Recommendation:
     """All baselines fall short of the target."""
     a, blocked, few = case.answers, _blocks(case), _too_few(case)
-    short = " and ".join(f"{name} ({score})" for name, score in _scores(case).items()) + f" {'fall' if len(_scores(case)) > 1 else 'falls'} short of {a.target:g}"
+    scores = _scores(case)
+    short = " and ".join(f"{CALLED[name]} ({score})" for name,
+                         score in scores.items()) + f" {'fall' if len(scores) > 1 else 'falls'} short of {a.target:g}"
     if case.tunes_facts_in and not blocked and not few:
         return _say(case, evidence.NAMES[case.method], f"{short}; the facts never change, and tuned in they were right more often than retrieved.",
                     "Change one fact, and count the hours until every answer is right again.")
@@ -200,10 +209,10 @@ def _say(case: Case, verdict: str, sentence: str, experiment: str) -> Recommenda
                  r.by_owner(case), r.by_gain(case), r.by_rows(case), *found, r.by_wait(case), r.by_tasks(case)]
     order = {"for": 0, "against": 1, "note": 2}
     kept = sorted((reason for reason in found if reason and reason.cites), key=lambda reason: order[reason.side])
-    return Recommendation(verdict, sentence, tuple(kept), tuple(_conditions(case)), experiment, case.bills[case.method or "qlora"])
+    return Recommendation(verdict, sentence, tuple(kept), tuple(_conditions(case, verdict)), experiment, case.bills[case.method or "qlora"])
 
 
-def _conditions(case: Case) -> list[str]:
+def _conditions(case: Case, verdict: str) -> list[str]:
     a, found = case.answers, []
     if a.private and a.host == "provider":
         found.append("the data must stay with you and a provider hosts the model: nothing here may be sent before you host it yourself")
@@ -211,6 +220,6 @@ def _conditions(case: Case) -> list[str]:
         found.append("the data stays on your machines: documents, prompts, training rows and logs")
     if "skill" in a.missing:
         found.append("the desk has no need like a new skill: its rows stand in for yours, so measure your own before you spend more than a day")
-    if case.gain[0] == "unknown":
+    if case.gain[0] == "unknown" and verdict not in (MEASURE, DONT, PROMPT, RAG):
         found.append(f"tuning is not measured yet on the need `{a.like}`")
     return found

@@ -26,7 +26,8 @@ def cost_lines(ways: Mapping[str, tuple[float, float]], requests: float, title: 
         words.append(f"{name}: {once:.2f} once, {each * 1e6:.2f} per million requests" + (f", cheaper from {max(cheaper, 0):.0f} requests" if cheaper < math.inf else ""))
         if 0 < cheaper < requests and name != first:
             axes.axvline(cheaper, color=GREY, linestyle=":", linewidth=1)
-            axes.annotate(f"{cheaper:,.0f}", (cheaper, 0.02), xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points", fontsize=9)
+            axes.annotate(f"{cheaper:,.0f}", (cheaper, 0.02), xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points",
+                          fontsize=9)
     axes.set(xlabel="requests", ylabel=unit, xlim=(0, requests), ylim=(0, None))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)

@@ -27,7 +27,8 @@ class Worksheet(View):
         self.start = choice("Start from", ["your own answers", *(case.name for case in decisions.CASES)])
         self.save = ipywidgets.Button(description="Save the record", tooltip="Write the decision record as Markdown", layout={"width": "auto"})
         self.saved = ipywidgets.HTML()
-        super().__init__("Fill in what you know about a use case of your own. Which single answer would change the recommendation?", _controls(answers), _recommended)
+        super().__init__("Fill in what you know about a use case of your own. Which single answer would change the recommendation?",
+                         _controls(answers), _recommended)
         self.start.observe(lambda _: self._fill(), names="value")
         self.save.on_click(lambda _: self._save())
 
@@ -124,4 +125,5 @@ def _recommended(**values: Any) -> Shown:
     cites = "".join(f"<li>{escape(str(cite))}</li>" for cite in found.rows)
     html = table(["side", "reason"], rows) + f"<p><b>Costs of tuning.</b> {escape('; '.join(str(found.bill).splitlines()))}</p>"
     html += f"<details><summary>The rows behind the reasons</summary><ol>{cites}</ol></details>"
-    return Shown(f"Recommendation: {found.verdict}. {found.sentence[0].upper()}{found.sentence[1:]}\nCheapest experiment: {found.experiment}", None, html)
+    return Shown(f"Recommendation: {found.verdict}. {found.sentence[0].upper()}{found.sentence[1:]}\nCheapest experiment: {found.experiment}", None,
+                 html)

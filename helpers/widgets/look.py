@@ -40,7 +40,8 @@ def spectrum_shown(spectrum: Sequence[float], shape: tuple[int, int], rank: int)
     kept, numbers = float((values[:rank] ** 2).sum()) / total, rank * sum(shape) / (shape[0] * shape[1])
     where = sorted({1, rank, *np.unique(np.geomspace(1, len(values), 24).round().astype(int)).tolist()})
     title = f"Rank {rank} holds {kept:.2f} of this matrix"
-    figure = plots.loss_curves({"singular value": (where, [values[i - 1] for i in where])}, title, "number of the singular value, largest first", "singular value", log=True)
+    figure = plots.loss_curves({"singular value": (where, [values[i - 1] for i in where])}, title, "number of the singular value, largest first",
+                               "singular value", log=True)
     return Shown(f"Rank {rank} of {len(values)}: {kept:.3f} of the matrix (its squared size), stored with {numbers:.3f} of its numbers.", figure)
 
 
@@ -99,13 +100,15 @@ def rate_explorer(rows: evidence.Rows | None = None) -> View:
 
 def rates_shown(rows: evidence.Rows, method: str) -> Shown:
     """The stored scores of a method over its learning rates, validation rows of `tone`. Raises ValueError where none is stored."""
-    found = evidence.pick(rows, "tuning", need="tone", method=method, split="validation", rank=16, targets="all-linear", loss_on="answer", start="pretrained")
+    found = evidence.pick(rows, "tuning", need="tone", method=method, split="validation", rank=16, targets="all-linear", loss_on="answer",
+                          start="pretrained")
     points = sorted((row["recipe"]["learning_rate"], evidence.interval(row["score"])) for row in found)
     if not points:
         raise ValueError(f"{evidence.NAMES.get(method, method)}: not measured yet. Fix: {evidence.command('tuning', 'tone')}.")
     rate, best = max(points, key=lambda point: point[1].estimate)
     name = evidence.NAMES[method]
-    figure = plots.score_curves({name: points}, f"{name}: best at a learning rate of {rate:g}", "learning rate", "right tones, share of validation rows", log=True)
+    figure = plots.score_curves({name: points}, f"{name}: best at a learning rate of {rate:g}", "learning rate",
+                                "right tones, share of validation rows", log=True)
     worst = min(points, key=lambda point: point[1].estimate)
     return Shown(f"{name}: {len(points)} runs; best {best} at {rate:g}, worst {worst[1]} at {worst[0]:g}.", figure)
 
@@ -143,7 +146,8 @@ def stopped_shown(name: str, row: Mapping[str, Any], patience: int) -> Shown:
     lowest = int(np.argmin(losses))
     verdict = "the best moment of the whole run" if best == lowest else f"not the best moment, which came at step {steps[lowest]} with {losses[lowest]:.3f}"
     text = f"{name}: stops after step {steps[end]} of {steps[-1]} and keeps step {steps[best]} with a validation loss of {losses[best]:.3f}: {verdict}."
-    series = {"training": (steps, row["training"]), "validation": (steps, losses), "kept": ([steps[best]], [losses[best]]), "stops": ([steps[end]], [losses[end]])}
+    series = {"training": (steps, row["training"]), "validation": (steps, losses), "kept": ([steps[best]], [losses[best]]),
+              "stops": ([steps[end]], [losses[end]])}
     return Shown(text, plots.loss_curves(series, f"Patience {patience} stops after step {steps[end]} and keeps step {steps[best]}"))
 
 
@@ -175,4 +179,5 @@ def answers_shown(questions: Sequence[str], answers: Mapping[str, Sequence[str]]
     said = {name: texts[row - 1] for name, texts in answers.items()}
     same = [name for name, text in said.items() if text.strip() == gold[row - 1].strip()]
     text = f"Row {row} of {len(questions)}: answered as the right answer by {', '.join(same) if same else 'no system'}."
-    return Shown(text, None, table(["who", "text"], [["question", questions[row - 1]], ["right answer", gold[row - 1]], *([name, one] for name, one in said.items())]))
+    return Shown(text, None, table(["who", "text"], [["question", questions[row - 1]], ["right answer", gold[row - 1]],
+                                                     *([name, one] for name, one in said.items())]))

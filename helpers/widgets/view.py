@@ -90,7 +90,8 @@ class View:
     def static(self) -> dict[str, str]:
         """The result of the first settings, folded, for where no kernel runs."""
         body = f'<div style="white-space: pre-wrap">{escape(self.shown.text)}</div>{self.shown.html}'
-        return {"text/html": f"<details><summary>Without a kernel: the result of the first settings</summary>{body}</details>", "text/plain": self.shown.text}
+        return {"text/html": f"<details><summary>Without a kernel: the result of the first settings</summary>{body}</details>",
+                "text/plain": self.shown.text}
 
 
 def number(label: str, value: float, whole: bool = False) -> ipywidgets.Widget:
@@ -114,15 +115,18 @@ def check(label: str, value: bool) -> ipywidgets.Checkbox:
 
 def line(label: str, value: str, placeholder: str = "") -> ipywidgets.Text:
     """One line of text."""
-    return ipywidgets.Text(value=value, description=label, tooltip=label, placeholder=placeholder, continuous_update=False, style=WIDE, layout={"width": "46em"})
+    return ipywidgets.Text(value=value, description=label, tooltip=label, placeholder=placeholder, continuous_update=False, style=WIDE,
+                           layout={"width": "46em"})
 
 
 def area(label: str, value: str, rows: int = 3) -> ipywidgets.Textarea:
     """Several lines of text."""
-    return ipywidgets.Textarea(value=value, description=label, tooltip=label, rows=rows, continuous_update=False, style=WIDE, layout={"width": "46em"})
+    return ipywidgets.Textarea(value=value, description=label, tooltip=label, rows=rows, continuous_update=False, style=WIDE,
+                               layout={"width": "46em"})
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """An HTML table; every cell is text, never markup."""
-    cells = "".join("<tr>" + "".join(f'<td style="text-align: left; vertical-align: top">{escape(str(cell))}</td>' for cell in row) + "</tr>" for row in rows)
-    return f'<table><thead><tr>{"".join(f"""<th scope="col" style="text-align: left">{escape(name)}</th>""" for name in head)}</tr></thead><tbody>{cells}</tbody></table>'
+    heads = "".join(f'<th scope="col" style="text-align: left">{escape(name)}</th>' for name in head)
+    lines = ["".join(f'<td style="text-align: left; vertical-align: top">{escape(str(cell))}</td>' for cell in row) for row in rows]
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(f'<tr>{one}</tr>' for one in lines)}</tbody></table>"

@@ -33,6 +33,6 @@ def cost_lines(ways: Mapping[str, tuple[float, float]], requests: float, title: 
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(len(ways), 3), frameon=False)
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title, loc="left", fontsize=12, wrap=True)
     figure.numbers = "; ".join(words)
     return figure

@@ -160,7 +160,7 @@ def main() -> None:
     write(args.out / "metrics.json", json.dumps({"scores": scores, "settings": {k: str(v) for k, v in vars(args).items()}}, indent=2))
     print(*(f"{name:24} {mean:.3f} [{low:.3f}, {high:.3f}]  {count} rows" for name, (mean, low, high, count) in scores.items()), sep="\n")
 
-# ---------------------------------------------------------------- search (from here to the end the same lines stand in compare.py)
+# ---------------------------------------------------------------- search
 def open_index(folder: Path, embedder):
     """The table that counts, what index.json says of it, and whether this embedder made it."""
     import lancedb
@@ -197,6 +197,7 @@ def reading_prompt(turns: list[dict], hits: list[dict], refusal: str) -> list[di
     text = "\n\n".join(hit["content"] for hit in hits) + f"\nQuestion: {turns[-1]['content']}"
     return [*([] if turns[0]["role"] == "system" else [{"role": "system", "content": ours}]), *turns[:-1], {"role": "user", "content": text}]
 
+# ---------------------------------------------------------------- model (from here to the end the same lines stand in compare.py)
 def source_of(given: str | None, folder: str, flag: str) -> str:
     """A folder or hub id as given; without one, the course's own model, which `python course.py lab` puts into its cache."""
     homes = {"win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local", "darwin": "~/Library/Caches"}
@@ -238,7 +239,6 @@ def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, b
         print(f"  {len(made)} of {len(prompts)} answers", file=sys.stderr, end="\r" if len(made) < len(prompts) else "\n")
     return [made[n] for n in range(len(prompts))]
 
-# ---------------------------------------------------------------- files, words, intervals
 def stop(where, expected, found, fix):
     raise SystemExit(f"{where}: expected {expected}, found {found}. Fix: {fix}.")
 
@@ -266,8 +266,7 @@ def read_rows(path: Path, columns: str | None) -> list[dict]:
         turns = row.get("messages")
         if not (isinstance(turns, list) and all(isinstance(t, dict) and t.get("role") in roles and isinstance(t.get("content"), str) for t in turns)
                 and [t["role"] for t in turns[-2:]] == ["user", "assistant"]):
-            stop(f"{path}, line {number}", f"`messages` that end with a user's and an assistant's text, or {columns or 'prompt,completion'}",
-                 f"the keys {', '.join(map(str, row)) or '(none)'}", "mend the line; --help shows the forms")
+            stop(f"{path}, line {number}", "messages, the last two a user's and an assistant's text, or two columns", list(row), "see --help")
         row["id"] = str(row.get("id") or number)
         if first.setdefault(row["id"], number) != number:
             stop(f"{path}, line {number}", "an id of its own", f"{row['id']!r}, as in line {first[row['id']]}", "rename one of the two")

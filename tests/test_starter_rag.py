@@ -193,13 +193,14 @@ def test_whoever_stops_an_update_leaves_the_old_index_whole(rag, folder, monkeyp
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(rag, name, stopped)
             rag.update_index(args, embedder)
-        assert len(rag.search(args, embedder, ["kettle"])[0]) == 5 and not list((folder / "index").glob("part-*/"))[1:]
+        assert len(rag.search(args, embedder, ["kettle"])[0]) == 5
     rag.update_index(args, embedder)
     assert len(rag.search(args, embedder, ["kettle"])[0]) == 6
+    assert len(list((folder / "index").iterdir())) == 2, "index.json and one table: what the stopped update left is gone"
 
 
 def test_a_first_build_that_was_killed_is_no_obstacle(rag, folder):
-    (folder / "index/part-dead.lance").mkdir(parents=True)
+    (folder / "index/rag-part-dead.lance").mkdir(parents=True)
     rag.update_index(settings(folder), Embedder())
     assert (folder / "index/index.json").is_file()
 
@@ -324,10 +325,10 @@ def test_eval_alone_in_an_empty_folder(folder, tiny):
 
 
 def test_ctrl_c_leaves_nothing_half_written(folder, tiny):
-    command = [sys.executable, "-I", "rag.py", "eval", "questions.jsonl", "--docs", "docs", "--model", str(tiny), "--max-new-tokens", "4000"]
+    command = [sys.executable, "-I", "rag.py", "eval", "questions.jsonl", "--docs", "docs", "--model", str(tiny), "--max-new-tokens", "1500"]
     child = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     while "embedded" not in child.stderr.readline():
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
-    assert child.wait(60) != 0 and "Stopped" in child.stderr.read()
+    assert child.wait(300) != 0 and "Stopped" in child.stderr.read()
     assert not (folder / "rag-scores").exists() and (folder / "rag-index/index.json").is_file()

@@ -52,7 +52,7 @@ def update_index(args, embedder) -> None:
     if not chunks:
         stop(f"--docs {args.docs}", ".md, .txt or .jsonl documents with text", "none", "check the path")
     digest = hashlib.sha256(json.dumps([args.language, chunks]).encode()).hexdigest()
-    if folder.exists() and any(not p.name.startswith("part-") for p in folder.iterdir()):
+    if folder.exists() and any(not p.name.startswith("rag-part-") for p in folder.iterdir()):
         table, about, same = open_index(folder, embedder)
         if same and about["digest"] == digest:
             return print(f"{folder}: up to date, {len(chunks)} chunks", file=sys.stderr)
@@ -60,7 +60,7 @@ def update_index(args, embedder) -> None:
     new = list({c["content"]: 0 for c in chunks if c["content"] not in known})
     known |= dict(zip(new, embedder.encode_document(new, normalize_embeddings=True))) if new else {}
     folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix="part-", dir=folder))
+    aside = Path(tempfile.mkdtemp(prefix="rag-part-", dir=folder))
     try:
         matrix = np.array([known[c["content"]] for c in chunks], dtype=np.float32)
         column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(matrix.ravel()), matrix.shape[1])
@@ -70,7 +70,8 @@ def update_index(args, embedder) -> None:
         write(folder / "index.json", json.dumps({"made by": "rag.py", "table": aside.name, "digest": digest, "embedder": args.embedder}))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(folder / f"{about.get('table')}.lance", ignore_errors=True)
+    for left in [p for p in folder.glob("rag-part-*") if p.name != f"{aside.name}.lance"]:
+        shutil.rmtree(left, ignore_errors=True)  # the table before, and what a stopped update left
     long = sum(len(embedder.tokenizer(text)["input_ids"]) > embedder.max_seq_length for text in new)
     print(f"{folder}: {len(chunks)} chunks, {len(new)} texts embedded, {long} of them cut by the embedder (then lower --words)", file=sys.stderr)
 

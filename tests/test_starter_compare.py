@@ -109,6 +109,12 @@ def test_the_default_model_that_is_not_there_says_how_to_get_it(folder):
     assert done.returncode == 1 and "course.py lab" in done.stderr and str(folder / "cache") in done.stderr, done.stderr
 
 
+def test_a_model_that_nobody_has_is_named_without_a_traceback(folder):
+    done = run(folder, "test.jsonl", "base", "few-shot:1", "--train", "train.jsonl", "--model", "no-such/model", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and "no-such/model" in done.stderr and "Fix" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (folder / "comparison").exists()
+
+
 # ---------------------------------------------------------------- scores and differences by hand
 
 
@@ -231,3 +237,33 @@ def test_ctrl_c_leaves_nothing_half_written(folder, tiny):
     child.send_signal(signal.SIGINT)
     assert child.wait(300) != 0 and "Stopped" in child.stderr.read()
     assert sorted(folder.rglob("*")) == before
+
+
+# ---------------------------------------------------------------- the README beside the scripts
+
+
+def stored(family: str, **recipe) -> list[dict]:
+    lines = (SCRIPT.parents[2] / f"lessons/results/{family}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if all(row["recipe"][key] == value for key, value in recipe.items())]
+
+
+def test_the_readme_tells_what_the_stored_rows_say():
+    readme = (SCRIPT.parent / "README.md").read_text(encoding="utf-8")
+    reading, prompts = stored("reading")[0], {need: stored("prompts", need=need, split="test")[0] for need in ("extract", "tone", "reply")}
+    tuned = {need: stored("difficulty", need=need, epochs=epochs)[0] for need, epochs in (("extract", 3), ("tone", 2))}
+    one = {"need": "tone", "split": "validation", "epochs": 1, "start": "pretrained", "seed": 0, "rows": None, "copies": 1, "noise": 0.0}
+    lora, full = stored("tuning", method="lora", learning_rate=2e-3, rank=16, **one)[0], stored("tuning", method="full", learning_rate=1e-4, **one)[0]
+    shots = {"need": "tone", "split": "validation", "k": 8, "decode": "written"}
+    near, fixed = stored("prompts", choice="nearest", **shots)[0], stored("prompts", choice="balanced", **shots)[0]
+    scores = [reading["1"][kind]["right"] for kind in ("closed book", "retrieved", "gold")] + [reading["2"][kind]["changed"] for kind in ("stale", "retrieved")]
+    scores += [row["score"] for row in (*prompts.values(), lora, full, near, fixed)] + [row["exact"] for row in tuned.values()]
+    for score in scores:
+        assert "{:.3f} [{:.3f}, {:.3f}]".format(*score[:3]) in readme, score
+    for few in (25, 200):
+        rows = stored("tuning", need="tone", split="test", epochs=2, rows=few, start="pretrained", method="lora", copies=1)
+        right = [row["score"][0] for row in rows if row["recipe"]["seed"] in (0, 1, 2)]
+        assert len(right) == 3 and f"{few} rows {min(right):.2f} to {max(right):.2f}" in readme, right
+    for need in tuned:
+        assert f"{tuned[need]['train_rows']} rows" in readme and f"in {tuned[need]['minutes']} minutes" in readme
+    assert f"{prompts['extract']['prompt_tokens']} prompt tokens" in readme
+    assert f"a {lora['adapter_mb']:.0f} MB adapter" in readme and f"{full['adapter_mb']:.0f} MB" in readme

@@ -190,8 +190,8 @@ def main() -> None:
              for name, some in made.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     for name, some in made.items():
-        file = args.out / f"predictions_{re.sub(r'[^0-9A-Za-z]+', '-', name)}.jsonl"
-        write(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in some))
+        file = re.sub(r"[^\w.-]+", "-", f"predictions_{name}.jsonl")
+        write(args.out / file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in some))
     picture(args.out / "comparison.png", table, leads, len(rows))
     facts = {"scores": table, "against": {first: leads}, "costs": costs, "settings": vars(args)}
     write(args.out / "metrics.json", json.dumps(facts, indent=1, default=str))

@@ -297,4 +297,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit("Stopped. Nothing was written.")
     except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"{str(error).splitlines()[0]}. Fix: check paths, UTF-8, free disk, and names of models (a hub id needs a network once).")
+        sys.exit(f"{str(error).splitlines()[0]}{getattr(error, 'object', '')[:50]}. Fix: check path, UTF-8, disk; a hub id needs a network once.")

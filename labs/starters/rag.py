@@ -72,7 +72,7 @@ def update_index(args, embedder) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     for left in [p for p in folder.glob("rag-part-*") if p.name != f"{aside.name}.lance"]:
         shutil.rmtree(left, ignore_errors=True)  # the table before, and what a stopped update left
-    long = sum(len(embedder.tokenizer(text)["input_ids"]) > embedder.max_seq_length for text in new)
+    long = sum(len(embedder.tokenizer(text)["input_ids"]) > (embedder.max_seq_length or np.inf) for text in new)
     print(f"{folder}: {len(chunks)} chunks, {len(new)} texts embedded, {long} of them cut by the embedder (then lower --words)", file=sys.stderr)
 
 # ---------------------------------------------------------------- answer, judge
@@ -297,4 +297,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit("Stopped. Nothing was written.")
     except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"{str(error).splitlines()[0]}. Fix: check paths, UTF-8, free disk, and names of models (a hub id needs a network once).")
+        sys.exit(f"{str(error).splitlines()[0]}{getattr(error, 'object', '')[:50]}. Fix: check path, UTF-8, disk; a hub id needs a network once.")

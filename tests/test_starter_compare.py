@@ -18,8 +18,9 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "labs/starters/compare.py"
 PUBLIC = {"numpy", "peft", "sentence_transformers", "torch", "transformers", "rouge_score", "scipy", "matplotlib"}
-GOLD = ["red", "red", "blue", "blue", "green", "green"]
-FIRST, SECOND = ["red", "blue", "red", "Blue.", "x", "x"], ["Red", "red", "blue", "blue", "x", "green"]  # 2 and 5 of 6 right
+GOLD = ["red"] * 3 + ["blue"] * 3 + ["green"] * 3
+FIRST = ["red", "blue", "x", "Blue.", "x", "x", "green", "x", "x"]  # 3 of 9 labels right
+SECOND = ["Red", "red", "x", "blue", "blue", "blue", "x", "green", "green"]  # 7 of 9; better on 5 rows, worse on 1
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_the_interval_of_a_difference_is_that_of_the_course(compare):
 
 def test_each_kind_of_gold_answer_gets_its_own_metrics(compare):
     labels = compare.score(GOLD, FIRST)
-    assert labels["exact match"].tolist() == [1, 0, 0, 0, 0, 0] and labels["label accuracy"].tolist() == [1, 0, 0, 1, 0, 0]
+    assert labels["exact match"].tolist() == [1, 0, 0, 0, 0, 0, 1, 0, 0] and labels["label accuracy"].tolist() == [1, 0, 0, 1, 0, 0, 1, 0, 0]
     texts = compare.score(["the cat sat", "a dog ran", "birds fly high"], ["the cat", "a dog ran", "no"])
     assert texts["ROUGE-L"].tolist() == pytest.approx([0.8, 1, 0]) and texts["exact match"].tolist() == [0, 1, 0]
     records = compare.score(['{"a": 1, "b": true}'] * 4, ['{"b": true, "a": 1}', '{"a": true, "b": true}', "no JSON", '[1]'])
@@ -180,11 +181,11 @@ def test_two_prediction_files_without_any_model(folder):
     out = folder / "comparison"
     assert sorted(p.name for p in out.iterdir()) == ["comparison.png", "metrics.json", "predictions_after.jsonl", "predictions_before.jsonl", "report.md"]
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["scores"]["before"]["label accuracy"][0] == 0.3333 and metrics["scores"]["after"]["label accuracy"][0] == 0.8333
+    assert metrics["scores"]["before"]["label accuracy"][0] == 0.3333 and metrics["scores"]["after"]["label accuracy"][0] == 0.7778
     lead = metrics["against"]["before"]["after"]["label accuracy"]
-    assert lead["mean"][0] == 0.5 and (lead["better"], lead["worse"]) == (3, 0)
+    assert lead["mean"][0] == 0.4444 and (lead["better"], lead["worse"]) == (5, 1)
     report = (out / "report.md").read_text()
-    assert report.strip() == done.stdout.strip() and "| after | label accuracy | +0.500" in report and "too narrow" in report
+    assert report.strip() == done.stdout.strip() and "| after | label accuracy | +0.444" in report and "too narrow" in report
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     (out / "mine.txt").write_text("keep")
     assert run(folder, *TWO).returncode == 1, "nothing is overwritten"
@@ -222,7 +223,7 @@ def test_systems_of_a_tiny_model_side_by_side(folder, tiny):
     tokens = {name: cost["prompt_tokens"] for name, cost in metrics["costs"].items()}
     assert tokens["few-shot:3"] > tokens["nearest:1"] > tokens["base"] == tokens["tuned"] == tokens["both"] == tokens["ready"]
     assert metrics["costs"]["ready"]["seconds"] is None and metrics["costs"]["base"]["seconds"] > 0
-    assert metrics["scores"]["ready"]["label accuracy"][0] == 0.8333 and metrics["settings"]["model"] == str(tiny / "tiny")
+    assert metrics["scores"]["ready"]["label accuracy"][0] == 0.7778 and metrics["settings"]["model"] == str(tiny / "tiny")
     said = {name: (folder / f"comparison/predictions_{name}.jsonl").read_text() for name in ("base", "tuned", "both")}
     assert said["base"] != said["tuned"], "the adapter changes the answers"
     assert [json.loads(line)["answer"] for line in said["tuned"].splitlines()] == [json.loads(line)["answer"] for line in said["both"].splitlines()]

@@ -80,9 +80,8 @@ def run(args, systems: list[dict], rows: list[dict], train: list[dict]) -> dict[
                 if wanted[1]:
                     from peft import PeftModel
                     model = PeftModel.from_pretrained(model, wanted[1]).eval()
-            longest = max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
-            answers = generate(tokenizer, model, prompts := prompts_of(args, system, rows, train),
-                               args.max_new_tokens or math.ceil(1.25 * longest) + 8, args.batch_size)
+            prompts, longest = prompts_of(args, system, rows, train), max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
+            answers = generate(tokenizer, model, prompts, args.max_new_tokens or math.ceil(1.25 * longest) + 8, args.batch_size)
             answers = [{"prompt": prompt} | answer for prompt, answer in zip(prompts, answers)]
         made[system["name"]] = [{"id": row["id"], "gold": row["messages"][-1]["content"]} | one for row, one in zip(rows, answers)]
     return made
@@ -183,9 +182,8 @@ def main() -> None:
         args.model = source_of(args.model, "smollm2-135m-instruct-float32", "--model")
     made = run(args, systems, rows, train)
     scores = {name: score([row["messages"][-1]["content"] for row in rows], [one["answer"] for one in some]) for name, some in made.items()}
-    first, *others = scores
-    table = {name: {metric: interval(x) for metric, x in own.items()} for name, own in scores.items()}
-    leads = {name: {metric: difference(x, scores[first][metric]) for metric, x in scores[name].items()} for name in others}
+    table, first = {name: {metric: interval(x) for metric, x in own.items()} for name, own in scores.items()}, next(iter(scores))
+    leads = {name: {metric: difference(x, scores[first][metric]) for metric, x in scores[name].items()} for name in list(scores)[1:]}
     costs = {name: {c: round(float(np.mean([one[c] for one in some])), 3) if all(c in one for one in some) else None for c in COSTS}
              for name, some in made.items()}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -214,11 +212,14 @@ def load_model(source: str):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     gpu, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     dtype = torch.float32 if not gpu else torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        stop(f"--model {source}", "a causal model with safetensors", str(error).split("\n")[0], "check the name; a hub id needs a network once")
     if not tokenizer.chat_template:
         stop(f"--model {source}", "a chat model", "no chat template", "take the instruct version of the model")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
     return tokenizer, model.to("cuda" if gpu else "mps" if mps else "cpu").eval()
 
 def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, batch_size: int) -> list[dict]:
@@ -227,9 +228,8 @@ def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, b
     order, made = sorted(range(len(prompts)), key=lambda n: len(str(prompts[n]))), {}
     for start in range(0, len(order), batch_size):
         chosen, begin = order[start:start + batch_size], time.perf_counter()
-        turns, room = [prompts[n] for n in chosen], getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        batch = tokenizer.apply_chat_template(turns, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt")
-        width = batch["input_ids"].shape[1]
+        batch = tokenizer.apply_chat_template([prompts[n] for n in chosen], add_generation_prompt=True, padding=True, return_tensors="pt")
+        width, room = batch["input_ids"].shape[1], getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if room and width + max_new_tokens > room:
             stop("prompt and answer", f"at most {room} tokens", width + max_new_tokens, "fewer examples or chunks, or lower --max-new-tokens")
         with torch.inference_mode():

@@ -5,7 +5,6 @@
     python rag.py search "How long does the filter last?" --docs handbook/    what is found; loads no language model
     python rag.py ask    "How long does the filter last?" --docs handbook/    an answer with its sources
     python rag.py eval   questions.jsonl --docs handbook/ --out rag-scores    scores with intervals, and every answer
-
 Documents: a folder or one file of .md, .txt, and .jsonl with {"text": ..., "id": ..., "title": ...} on each line.
 Questions: JSONL with {"messages": [...]}, {"prompt", "completion"} or {"question", "answer"}, or CSV with two columns.
 A row may hold "sources", ids of documents (gives recall), and "accepted", other right answers. Not answered: gold = --refusal.
@@ -14,7 +13,6 @@ Needs: pip install "lancedb>=0.40" "sentence-transformers>=6.2" "transformers>=5
 import argparse, csv, hashlib, io, json, logging, os, re, shutil, sys, tempfile, time, unicodedata  # noqa: E401
 from pathlib import Path
 import numpy as np  # what takes long to import is imported where it is used: --help and mistakes answer at once
-
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "LANCEDB_LOG": "error", "TRANSFORMERS_VERBOSITY": "error"}
 logging.getLogger("bitsandbytes").setLevel("ERROR")  # else its import advises about a kernel that nobody needs
 
@@ -214,11 +212,14 @@ def load_model(source: str):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     gpu, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     dtype = torch.float32 if not gpu else torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        stop(f"--model {source}", "a causal model with safetensors", str(error).split("\n")[0], "check the name; a hub id needs a network once")
     if not tokenizer.chat_template:
         stop(f"--model {source}", "a chat model", "no chat template", "take the instruct version of the model")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
     return tokenizer, model.to("cuda" if gpu else "mps" if mps else "cpu").eval()
 
 def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, batch_size: int) -> list[dict]:
@@ -227,9 +228,8 @@ def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, b
     order, made = sorted(range(len(prompts)), key=lambda n: len(str(prompts[n]))), {}
     for start in range(0, len(order), batch_size):
         chosen, begin = order[start:start + batch_size], time.perf_counter()
-        turns, room = [prompts[n] for n in chosen], getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        batch = tokenizer.apply_chat_template(turns, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt")
-        width = batch["input_ids"].shape[1]
+        batch = tokenizer.apply_chat_template([prompts[n] for n in chosen], add_generation_prompt=True, padding=True, return_tensors="pt")
+        width, room = batch["input_ids"].shape[1], getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if room and width + max_new_tokens > room:
             stop("prompt and answer", f"at most {room} tokens", width + max_new_tokens, "fewer examples or chunks, or lower --max-new-tokens")
         with torch.inference_mode():

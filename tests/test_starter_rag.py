@@ -271,7 +271,7 @@ def test_scores_by_hand(rag):
     def row(gold, **more):
         return {"id": gold, "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": gold}], **more}
 
-    rows = [row("red", sources=["a", "b"]), row("blue", accepted=["azure"]), row("Not in our documents."), row("green")]
+    rows = [row("red", sources=["a", "b"]), row("blue", accepted="azure"), row("Not in our documents."), row("green", accepted=[])]
     hits = [[{"doc": "a", "closest": 0.5}, {"doc": "a", "closest": 0.5}, {"doc": "c", "closest": 0.5}]] + [[]] * 3
     said = ["It is red.", "Azure", "purple", "not in our documents"]
     made = [{"gold": r["messages"][1]["content"], "answer": s, "stands_in": "a" if n == 0 else None} for n, (r, s) in enumerate(zip(rows, said))]

@@ -97,19 +97,19 @@ def judge(args, rows: list[dict], hits: list[list[dict]], made: list[dict]) -> d
     from rouge_score.rouge_scorer import RougeScorer
     rouge = RougeScorer(["rougeL"], tokenizer=type("Words", (), {"tokenize": staticmethod(words)})())
     for row, found, one in zip(rows, hits, made):
-        forms, said = [one["gold"], *row.get("accepted", [])], one["answer"]
-        none, silent = holds(one["gold"], args.refusal), holds(said, args.refusal)
+        accepted, sources = ([x] if isinstance(x := row.get(key) or [], str) else x for key in ("accepted", "sources"))
+        forms, said, none, silent = [one["gold"], *accepted], one["answer"], holds(one["gold"], args.refusal), holds(one["answer"], args.refusal)
         scores = {"exact": silent if none else not silent and any(words(said) == words(form) for form in forms),
                   "contains": silent if none else not silent and any(holds(said, form) for form in forms),
                   "refusal accuracy": silent == none, "refuses, unanswerable" if none else "refuses, answerable": silent}
         scores |= {} if none else {"ROUGE-L, answerable": max(rouge.score(form, said)["rougeL"].fmeasure for form in forms)}
         scores |= {} if silent else {"stands in what was read": one["stands_in"] is not None}
         documents = list({hit["doc"]: 0 for hit in found})  # several chunks of one document count once, at their first place
-        for k in (1, 3, 5, 10) if row.get("sources") else ():
-            scores[f"recall@{k}"] = len(set(documents[:k]) & set(row["sources"])) / len(set(row["sources"]))
+        for k in (1, 3, 5, 10) if sources else ():
+            scores[f"recall@{k}"] = len(set(documents[:k]) & set(sources)) / len(set(sources))
         one |= {"scores": {name: float(value) for name, value in scores.items()}, "closest": found[0]["closest"] if found else None}
-    names = sorted({name for one in made for name in one["scores"]})
-    return {name: interval([one["scores"][name] for one in made if name in one["scores"]]) for name in names}
+    every = [one["scores"] for one in made]
+    return {name: interval([own[name] for own in every if name in own]) for name in sorted(set().union(*every))}
 
 # ---------------------------------------------------------------- command line
 def main() -> None:

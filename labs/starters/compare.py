@@ -1,0 +1,300 @@
+#!/usr/bin/env python3
+"""Compare ways to do one task on the same rows: prompts, examples, documents, tuned models. One file: copy it, read it, change it.
+
+    python compare.py test.jsonl base few-shot:8 adapter:tuned --train train.jsonl --out comparison
+Systems, each held against the first one row by row:
+    base                     the model, with each row's own prompt
+    few-shot:K, nearest:K    K solved rows of --train before it: each answer as often as the others, or those most like the row
+    prompts:FILE             the prompts of a predictions file, such as those with documents in rag-scores/predictions.jsonl (RAG)
+    adapter:FOLDER           a result of tune.py, or any PEFT adapter
+    model:NAME               another model, by hub id or folder
+    predictions:FILE         ready answers: JSONL with {"id", "prompt", "gold", "answer"}, such as tuned/predictions_after.jsonl
+Parts are joined by + (prompts:rag-scores/predictions.jsonl+adapter:tuned), and NAME= before a system names it (small=model:tuned-full).
+Rows: JSONL with {"messages": [...]}, {"prompt", "completion"} or {"question", "answer"}, or CSV with two columns.
+Needs: pip install "transformers>=5.23" "torch>=2.13" rouge-score scipy matplotlib, peft for adapter, sentence-transformers for nearest
+"""
+import argparse, csv, io, json, logging, math, os, random, re, sys, time, unicodedata  # noqa: E401
+from pathlib import Path
+import numpy as np  # what takes long to import is imported where it is used: --help and mistakes answer at once
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+logging.getLogger("bitsandbytes").setLevel("ERROR")  # else its import advises about a kernel that nobody needs
+KINDS, COSTS = ("few-shot", "nearest", "prompts", "adapter", "model", "predictions"), ("prompt_tokens", "completion_tokens", "seconds")
+
+# ---------------------------------------------------------------- systems, rows, prompts
+def parse_system(text: str) -> dict[str, str]:
+    """"small=nearest:4+adapter:out" -> {"name": "small", "nearest": "4", "adapter": "out"}"""
+    name, rest = re.fullmatch(r"(?:([\w .-]+)=)?(.*)", text).groups()
+    parts = dict(part.partition(":")[::2] for part in rest.split("+"))
+    for kind, value in parts.items():
+        if (kind not in KINDS or not value or (kind in KINDS[:2] and not re.fullmatch("[1-9][0-9]*", value))) and (kind, value) != ("base", ""):
+            stop(f"system {text!r}", f"base, or one of {', '.join(KINDS)} with a value, as in few-shot:8", f"{kind}:{value}", "see --help")
+    return {"name": name or rest, **parts}
+
+def asked(row: dict) -> str:
+    """What the user and earlier answers say, in one spelling: rows that ask the same are the same row."""
+    return " ".join(" ".join(turn["content"] for turn in row["messages"][:-1] if turn["role"] != "system").casefold().split())
+
+def predicted(path: Path, rows: list[dict]) -> list[dict]:
+    """The rows of a predictions file, in the order of the evaluation. Each row must be there, with the same gold answer."""
+    found = {str(one.get("id")): one for _, one in lines_of(path)}
+    for row in rows:
+        one, gold = found.get(row["id"], {}), row["messages"][-1]["content"]
+        if not (isinstance(one.get("answer"), str) and isinstance(one.get("prompt"), list) and str(one.get("gold")).strip() == gold.strip()):
+            stop(path, f"row {row['id']!r} with prompt, answer and gold {gold[:50]!r}", f"gold {one.get('gold')!r}", "predict these rows and ids")
+    return [found[row["id"]] for row in rows]
+
+def examples(args, system: dict, rows: list[dict], train: list[dict]) -> list[list[dict]]:
+    """The solved rows that each row is shown. Nearest: by cosine of the embeddings, the most like one last."""
+    if "nearest" in system:
+        from sentence_transformers import SentenceTransformer
+        embedder = SentenceTransformer(source_of(args.embedder, "all-minilm-l6-v2-0.1.0", "--embedder"))
+        ours, theirs = (embedder.encode_query([asked(row) for row in some], normalize_embeddings=True) for some in (rows, train))
+        return [[train[n] for n in order[-int(system["nearest"]):]] for order in np.argsort(ours @ theirs.T, axis=1)]
+    shuffled = random.Random(0).sample(train, len(train))
+    golds = [row["messages"][-1]["content"] for row in shuffled]  # one row of each answer, then a second of each, and so on
+    return [[shuffled[n] for n in sorted(range(len(golds)), key=lambda n: golds[:n].count(golds[n]))[:int(system["few-shot"])]]] * len(rows)
+
+def prompts_of(args, system: dict, rows: list[dict], train: list[dict]) -> list[list[dict]]:
+    prompts = [one["prompt"] for one in predicted(Path(system["prompts"]), rows)] if "prompts" in system else [row["messages"][:-1] for row in rows]
+    if {"few-shot", "nearest"} & set(system):
+        shown = [[t for one in some for t in one["messages"] if t["role"] != "system"] for some in examples(args, system, rows, train)]
+        prompts = [[*(t for t in p if t["role"] == "system"), *some, *(t for t in p if t["role"] != "system")] for p, some in zip(prompts, shown)]
+    return prompts
+
+# ---------------------------------------------------------------- run, judge
+def run(args, systems: list[dict], rows: list[dict], train: list[dict]) -> dict[str, list[dict]]:
+    """System -> one prediction a row. A model stays loaded for systems that follow each other and share it."""
+    made, key, tokenizer, model = {}, None, None, None
+    for system in systems:
+        print(system["name"], file=sys.stderr)
+        if "predictions" in system:
+            answers = predicted(Path(system["predictions"]), rows)
+            if tokenizer:  # of a system before; what the file itself says of tokens wins
+                answers = [{"prompt_tokens": len(tokenizer.apply_chat_template(one["prompt"], add_generation_prompt=True, return_dict=False)),
+                            "completion_tokens": len(tokenizer(one["answer"])["input_ids"])} | one for one in answers]
+        else:
+            wanted = system.get("model") or args.model, system.get("adapter")
+            if key != wanted:
+                key, model = wanted, None  # frees the one before
+                tokenizer, model = load_model(wanted[0])
+                if wanted[1]:
+                    from peft import PeftModel
+                    model = PeftModel.from_pretrained(model, wanted[1]).eval()
+            prompts, longest = prompts_of(args, system, rows, train), max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
+            answers = generate(tokenizer, model, prompts, args.max_new_tokens or math.ceil(1.25 * longest) + 8, args.batch_size)
+            answers = [{"prompt": prompt} | answer for prompt, answer in zip(prompts, answers)]
+        made[system["name"]] = [{"id": row["id"], "gold": row["messages"][-1]["content"]} | one for row, one in zip(rows, answers)]
+    return made
+
+def fields(text: str) -> dict[str, str] | None:
+    """Field -> its value as JSON text, in which 1 is not true, if the text is one JSON object and nothing else."""
+    try:
+        return {k: json.dumps(v, sort_keys=True) for k, v in json.loads(text).items()}
+    except (ValueError, AttributeError):
+        return None
+
+def score(golds: list[str], answers: list[str]) -> dict[str, np.ndarray]:
+    """Metric -> one number a row. Gold records are scored by field, one of few answers as labels, other texts by ROUGE-L."""
+    from rouge_score.rouge_scorer import RougeScorer
+    rows = [(gold, answer, fields(gold), fields(answer)) for gold, answer in zip(golds, answers)]
+    if all(record for _, _, record, _ in rows):
+        found = {"exact match": [said == record for _, _, record, said in rows], "valid JSON": [said is not None for *_, said in rows],
+                 "field accuracy": [np.mean([(said or {}).get(k) == record[k] for k in record]) for _, _, record, said in rows]}
+    else:
+        found = {"exact match": [" ".join(answer.split()) == " ".join(gold.split()) for gold, answer, *_ in rows]}
+        if len({tuple(words(gold)) for gold in golds}) <= max(2, min(20, len(golds) // 3)):
+            found["label accuracy"] = [words(answer) == words(gold) for gold, answer, *_ in rows]
+        else:
+            rouge = RougeScorer(["rougeL"], tokenizer=type("Words", (), {"tokenize": staticmethod(words)})())
+            found["ROUGE-L"] = [rouge.score(gold, answer)["rougeL"].fmeasure for gold, answer, *_ in rows]
+    return {metric: np.array(values, dtype=float) for metric, values in found.items()}
+
+def difference(ours: np.ndarray, first: np.ndarray) -> dict:
+    """The mean of ours - first over the same rows with its 95 % bootstrap interval, and on how many rows either is better."""
+    d = ours - first
+    low, high = np.quantile(np.random.default_rng(0).choice(d, (2000, len(d))).mean(axis=1), [0.025, 0.975])
+    verdict, mean = "better" if low > 0 else "worse" if high < 0 else "cannot tell", [round(float(v), 4) for v in (d.mean(), low, high)]
+    return {"mean": mean, "better": int((d > 0).sum()), "worse": int((d < 0).sum()), "verdict": verdict}
+
+# ---------------------------------------------------------------- report
+def report(args, rows: int, table: dict, costs: dict, leads: dict) -> str:
+    metrics, few = list(next(iter(table.values()))), " With so few rows, intervals are too narrow." * (rows < 30)
+    lines = [f"# {rows} rows of {args.eval.name}", "", f"| system | {' | '.join(metrics)} | prompt tokens | answer tokens | seconds |",
+             "|---" * (4 + len(metrics)) + "|"]
+    for name, scores in table.items():
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*x[:3]) for x in scores.values()] + ["-" if x is None else f"{x:g}" for x in costs[name].values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"Against {next(iter(table))}, on the same rows:", "", "| system | metric | difference | better on | worse on | verdict |",
+              "|---" * 6 + "|"]
+    for name, metric, d in ((name, metric, d) for name, ds in leads.items() for metric, d in ds.items()):
+        cells = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*d["mean"]), str(d["better"]), str(d["worse"]), d["verdict"]]
+        lines.append(f"| {name} | {metric} | {' | '.join(cells)} |")
+    lines += ["", f"Means with 95 % intervals; `cannot tell`: the interval of the difference holds 0.{few} Tokens and seconds: of one request, "
+              f"{args.batch_size} at a time; `-`: not recorded. Only --train finds rows that were trained on.", "", "![scores](comparison.png)"]
+    return "\n".join(lines) + "\n"
+
+def picture(path: Path, table: dict, leads: dict, rows: int) -> None:
+    """One panel a metric: a point and its interval for each system. The title says what the paired differences say."""
+    from matplotlib.figure import Figure
+    first, metrics = next(iter(table)), list(next(iter(table.values())))
+    figure = Figure(figsize=(3 + 3 * len(metrics), 1.6 + 0.4 * len(table)), layout="constrained")
+    for metric, panel in zip(metrics, figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]):
+        for place, scores in enumerate(table.values()):
+            panel.plot(scores[metric][1:3], [place, place], color="#0072B2")
+            panel.plot(scores[metric][0], place, "o", color="#0072B2", markerfacecolor="#0072B2" if place else "white")
+        panel.set(xlabel=metric, xlim=(-0.03, 1.03), ylim=(len(table) - 0.5, -0.5), yticks=range(len(table)), yticklabels=list(table))
+    better = [name for name, ds in leads.items() if ds[metrics[-1]]["verdict"] == "better"]
+    figure.suptitle(f"{', '.join(better) or 'No system'} better than {first} by {metrics[-1]} ({rows} rows; 95 % intervals)")
+    figure.savefig(path.with_name(path.name + ".part"), format="png", dpi=150)
+    os.replace(path.with_name(path.name + ".part"), path)
+
+# ---------------------------------------------------------------- command line
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("eval", type=Path, help="the rows to judge by")
+    add("systems", nargs="+", help="two or more; see above")
+    add("--train", type=Path, help="the rows that examples come from and models were tuned on; none of them may be judged by")
+    add("--model", default=os.environ.get("COURSE_MODEL"), help="hub id or folder of a chat model ($COURSE_MODEL, the adapter's, or the course's)")
+    add("--embedder", help="for nearest: hub id or folder of a sentence-transformers model (the course's all-MiniLM-L6-v2)")
+    add("--max-new-tokens", type=int, help="longest answer (a quarter more than the longest gold answer)")
+    add("--batch-size", type=int, default=8, help="requests at a time (%(default)s)")
+    add("--columns", help="CSV: the two columns, such as question,answer")
+    add("--out", type=Path, default="comparison", help="folder for report.md, metrics.json, comparison.png, predictions (%(default)s)")
+    add("--force", action="store_true", help="replace the files of an earlier run in --out")
+    args = parser.parse_args()
+    systems = [parse_system(text) for text in args.systems]
+    if len({system["name"] for system in systems}) < max(2, len(systems)):
+        parser.error("expected two or more systems, each with a name of its own (NAME=...)")
+    if args.out.exists() and not args.force:
+        stop(f"--out {args.out}", "a folder that is not there yet", "this one", "name another, or give --force to replace the files in it")
+    rows, train = read_rows(args.eval, args.columns), read_rows(args.train, args.columns) if args.train else []
+    if (k := max(int(system.get(how, 0)) for system in systems for how in ("few-shot", "nearest"))) > len(train):
+        stop("--train", f"at least {k} rows to show as examples", len(train), "give a larger file, or show fewer")
+    known = {asked(row): row["id"] for row in train}
+    if leaks := [f"{row['id']} (there {known[asked(row)]})" for row in rows if asked(row) in known]:
+        stop(args.eval, f"no row of {args.train}", f"{len(leaks)}: {', '.join(leaks[:9])}", "remove them from one of the files, and tune again")
+    for system in (system for system in systems if "adapter" in system):
+        configs = [c for c in (Path(system["adapter"], name, "adapter_config.json") for name in ("", "adapter")) if c.is_file()]
+        config = configs[0] if configs else stop(f"adapter:{system['adapter']}", "a PEFT adapter", "none", "for a whole model write model:FOLDER")
+        system["adapter"], args.model = str(config.parent), args.model or json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if any(not {"predictions", "model"} & set(system) for system in systems):
+        args.model = source_of(args.model, "smollm2-135m-instruct-float32", "--model")
+    made = run(args, systems, rows, train)
+    scores = {name: score([row["messages"][-1]["content"] for row in rows], [one["answer"] for one in some]) for name, some in made.items()}
+    table, first = {name: {metric: interval(x) for metric, x in own.items()} for name, own in scores.items()}, next(iter(scores))
+    leads = {name: {metric: difference(x, scores[first][metric]) for metric, x in scores[name].items()} for name in list(scores)[1:]}
+    costs = {name: {c: round(float(np.mean([one[c] for one in some])), 3) if all(c in one for one in some) else None for c in COSTS}
+             for name, some in made.items()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, some in made.items():
+        file = re.sub(r"[^\w.-]+", "-", f"predictions_{name}.jsonl")
+        write(args.out / file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in some))
+    picture(args.out / "comparison.png", table, leads, len(rows))
+    facts = {"scores": table, "against": {first: leads}, "costs": costs, "settings": vars(args)}
+    write(args.out / "metrics.json", json.dumps(facts, indent=1, default=str))
+    write(args.out / "report.md", text := report(args, len(rows), table, costs, leads))
+    print(text)
+
+# ---------------------------------------------------------------- model (from here to the end the same lines stand in rag.py)
+def source_of(given: str | None, folder: str, flag: str) -> str:
+    """A folder or hub id as given; without one, the course's own model, which `python course.py lab` puts into its cache."""
+    homes = {"win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local", "darwin": "~/Library/Caches"}
+    cache = Path(homes.get(sys.platform) or os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fine-tuning-course")
+    path = Path(given or Path(os.environ.get("COURSE_CACHE") or cache, folder)).expanduser()
+    if not path.is_dir() and not (given and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", given)):
+        stop(flag, "a model", f"nothing at {path}", f"give {flag} a folder or a hub id, or run `python course.py lab` in the course's folder once")
+    return str(path) if path.is_dir() else given
+
+def load_model(source: str):
+    """Tokenizer and model, on a GPU if there is one: in bfloat16 where it can, else float16. On a CPU in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    gpu, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    dtype = torch.float32 if not gpu else torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        stop(f"--model {source}", "a causal model with safetensors", str(error).split("\n")[0], "check the name; a hub id needs a network once")
+    if not tokenizer.chat_template:
+        stop(f"--model {source}", "a chat model", "no chat template", "take the instruct version of the model")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer, model.to("cuda" if gpu else "mps" if mps else "cpu").eval()
+
+def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, batch_size: int) -> list[dict]:
+    """Greedy answers in the order of `prompts`, with tokens and seconds of each request (the time of a batch, shared by its rows)."""
+    import torch
+    order, made = sorted(range(len(prompts)), key=lambda n: len(str(prompts[n]))), {}
+    for start in range(0, len(order), batch_size):
+        chosen, begin = order[start:start + batch_size], time.perf_counter()
+        batch = tokenizer.apply_chat_template([prompts[n] for n in chosen], add_generation_prompt=True, padding=True, return_tensors="pt")
+        width, room = batch["input_ids"].shape[1], getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if room and width + max_new_tokens > room:
+            stop("prompt and answer", f"at most {room} tokens", width + max_new_tokens, "fewer examples or chunks, or lower --max-new-tokens")
+        with torch.inference_mode():
+            out = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        for n, mask, new in zip(chosen, batch["attention_mask"], out[:, width:]):
+            made[n] = {"answer": tokenizer.decode(new, skip_special_tokens=True).strip(), "prompt_tokens": int(mask.sum()),
+                       "completion_tokens": int((new != tokenizer.pad_token_id).sum()), "seconds": (time.perf_counter() - begin) / len(chosen)}
+        print(f"  {len(made)} of {len(prompts)} answers", file=sys.stderr, end="\r" if len(made) < len(prompts) else "\n")
+    return [made[n] for n in range(len(prompts))]
+
+def stop(where, expected, found, fix):
+    raise SystemExit(f"{where}: expected {expected}, found {found}. Fix: {fix}.")
+
+def lines_of(path: Path):
+    """(line number, object) of each line of a JSONL file, or of a CSV file with a header."""
+    if path.suffix.lower() == ".csv":
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        yield from ((reader.line_num, row) for row in reader)
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        try:
+            row = json.loads(line if line.strip() else "null")
+        except ValueError as error:
+            stop(f"{path}, line {number}", "one JSON object", error, "put each row on a line of its own, with double quotes")
+        if line.strip():
+            yield number, row if isinstance(row, dict) else {}
+
+def read_rows(path: Path, columns: str | None) -> list[dict]:
+    """Rows {"id", "messages", ...} that end with a question and its answer. One bad line refuses the file; nothing is dropped."""
+    rows, first, roles = [], {}, ("user", "assistant", "system")
+    for number, row in lines_of(path):
+        for pair in [columns.split(",")] if columns else [("prompt", "completion"), ("question", "answer")]:
+            if "messages" not in row and set(pair) <= set(row):
+                row["messages"] = sum([row[n] if isinstance(row[n], list) else [{"role": r, "content": row[n]}] for n, r in zip(pair, roles)], [])
+        turns = row.get("messages")
+        if not (isinstance(turns, list) and all(isinstance(t, dict) and t.get("role") in roles and isinstance(t.get("content"), str) for t in turns)
+                and [t["role"] for t in turns[-2:]] == ["user", "assistant"]):
+            stop(f"{path}, line {number}", "messages, the last two a user's and an assistant's text, or two columns", list(row), "see --help")
+        row["id"] = str(row.get("id") or number)
+        if first.setdefault(row["id"], number) != number:
+            stop(f"{path}, line {number}", "an id of its own", f"{row['id']!r}, as in line {first[row['id']]}", "rename one of the two")
+        rows.append(row)
+    return rows or stop(path, "at least one row", "none", "put one conversation on each line")
+
+def write(path: Path, text: str) -> None:
+    path.with_name(path.name + ".part").write_text(text, encoding="utf-8")
+    os.replace(path.with_name(path.name + ".part"), path)  # the file appears whole or not at all
+
+def words(text: str) -> list[str]:
+    """Words of any script in small letters, without punctuation; numbers stay whole: 0.7, 12:30, 1,250 as 1250."""
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)|[.:](?!\d)", lambda m: "" if m[0] == "," else " ", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(c if unicodedata.category(c)[0] in "LMN" or c in ".:" else " " for c in text).split()
+
+def interval(values) -> list[float]:
+    """[mean, low, high, rows], 95 %: Wilson's interval for zeros and ones (it holds at 0 of n), else the bootstrap over rows."""
+    from scipy.stats import binomtest
+    x = np.asarray(values, dtype=float)
+    share, draws = set(x) <= {0.0, 1.0}, np.random.default_rng(0).choice(x, (2000, len(x))).mean(axis=1)
+    low, high = binomtest(int(x.sum()), len(x)).proportion_ci(method="wilson") if share else np.quantile(draws, [0.025, 0.975])
+    return [round(float(v), 4) for v in (x.mean(), low, high)] + [len(x)]
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Stopped. Nothing was written.")
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{str(error).splitlines()[0]}{getattr(error, 'object', '')[:50]}. Fix: check path, UTF-8, disk; a hub id needs a network once.")

@@ -1,9 +1,8 @@
 """Fine-tune a chat model on your own rows, and see what it gained on held-out rows.
 
     python tune.py --train train.jsonl --eval test.jsonl
-    python tune.py --train train.csv --eval test.csv --prompt_column text --completion_column label --method qlora
-    python tune.py --config tune.yaml --resume                      flags from a YAML file; go on after a stop
-    accelerate launch --cpu --num_processes 2 tune.py --train …     two processes (on GPUs without --cpu)
+    python tune.py --train train.csv --eval test.csv --columns text,label --method qlora
+    accelerate launch --cpu --num_processes 2 tune.py --train train.jsonl --eval test.jsonl       (on GPUs without --cpu)
 
 Rows: chat JSONL {"messages": […]}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"} for dpo, or CSV with a header.
 Needs: pip install "torch>=2.13" "transformers>=5.23" "trl>=1.16" "peft>=0.21" bitsandbytes rouge-score tensorboard psutil
@@ -20,7 +19,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
 from rouge_score.rouge_scorer import RougeScorer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, EarlyStoppingCallback, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, EarlyStoppingCallback
 from transformers.hf_argparser import HfArg
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, TrlParser
@@ -34,8 +33,7 @@ class Settings:
     output: str = HfArg(default="tuned", help="folder of the result; called OUTPUT.part until the run is whole")
     model: str | None = HfArg(default=None, help="hub id or folder of a chat model; default: SmolLM2-135M-Instruct, the course's copy if it is there")
     method: str = HfArg(default="lora", help=f"what is trained: {', '.join(METHODS)}")
-    prompt_column: str = HfArg(default="prompt", help="CSV: column with what is asked")
-    completion_column: str = HfArg(default="completion", help="CSV: column with the answer to learn")
+    columns: str = HfArg(default="prompt,completion", help="CSV: the columns with what is asked and with the answer to learn")
     system: str | None = HfArg(default=None, help="an instruction for every row that has none of its own")
     epochs: float = HfArg(default=2.0, help="times through the rows")
     batch_size: int = HfArg(default=4, help="rows per step, over all processes; taken in parts where memory is short")
@@ -45,45 +43,36 @@ class Settings:
     patience: int = HfArg(default=0, help="stop early after so many checks without a lower loss on every tenth row of --train; 0: never")
     precision: str = HfArg(default="auto", help=f"of the products in training: {', '.join(PRECISIONS)}")
     seed: int = HfArg(default=0, help="of the adapter's start and the order of rows")
-    check: bool = HfArg(default=False, help="look at the data, predict the memory, and stop")
     resume: bool = HfArg(default=False, help="go on with a run that was stopped, with its settings")
     force: bool = HfArg(default=False, help="replace an earlier result, or start an unfinished run anew")
 
 class Stop(Exception):
     """What the user can mend: what was expected, what was found, the fix."""
 
-def show(text):
-    if PartialState().is_main_process:
-        print(text, flush=True)
-
 # ------------------------------------------------------------------ data: every line is checked before anything is loaded
 def read(path, s, tokenizer):
     """The rows of a file; the first bad line stops the script."""
-    if not Path(path).is_file():
-        raise Stop(f"{path}: expected a .jsonl or .csv file, found {'a folder' if Path(path).is_dir() else 'nothing'}. Fix: check the path.")
-    text, rows, number = Path(path).read_text(encoding="utf-8-sig", errors="replace"), [], 1
+    text, rows, number = Path(path).read_text(encoding="utf-8-sig", errors="replace") if Path(path).is_file() else "", [], 1
     try:
         if path.endswith(".csv"):
             table = csv.DictReader(io.StringIO(text, newline=""))
-            if not {s.prompt_column, s.completion_column} <= set(table.fieldnames or ()):
-                raise ValueError(f"expected the columns {s.prompt_column} and {s.completion_column}, found {table.fieldnames}; see --prompt_column")
-            lines = ((table.line_num, {"prompt": r[s.prompt_column], "completion": r[s.completion_column]}) for r in table)
+            asked, told = s.columns.split(",")
+            if not {asked, told} <= set(table.fieldnames or ()):
+                raise ValueError(f"expected the columns {s.columns} (--columns), found {table.fieldnames}")
+            lines = ((table.line_num, {"prompt": r[asked], "completion": r[told]}) for r in table)
         else:
             lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
         for number, line in lines:
             given = json.loads(line) if isinstance(line, str) else line
-            rows.append({"line": number, "id": str(number)} | row_of(given, s, tokenizer))
+            rows.append(row_of(given, s, tokenizer) | {"line": number, "id": str(given.get("id", number))})
     except (ValueError, csv.Error) as error:
         raise Stop(f"{path}, line {number}: {error}. Fix: the forms of rows stand at the top of tune.py.") from None
     if not rows:
-        raise Stop(f"{path}: expected at least one row, found none. Fix: write one row per line.")
+        raise Stop(f"{path}: expected a .jsonl or .csv file with at least one row, found none. Fix: check the path, and write one row per line.")
     return rows
 
 def row_of(given, s, tokenizer):
-    """Prompt, gold answer and, for dpo, rejected answer of one row in any of the forms, with token ids; ValueError says what is wrong.
-
-    `start` is where the answer begins in the ids: what stands before is masked, the rest is learnt.
-    """
+    """A row in any of the forms: prompt, gold answer, its token ids; what stands before `start` is masked, the rest is learnt."""
     def turns(value, role):
         return [{"role": role, "content": value}] if isinstance(value, str) else value or []
     if not isinstance(given, dict):
@@ -100,13 +89,11 @@ def row_of(given, s, tokenizer):
         raise ValueError("expected, for dpo, a rejected answer to the same prompt")
     prompt = [{"role": "system", "content": s.system}] * bool(s.system and chat[0]["role"] != "system") + chat[:-1]
     words = re.findall(r"\w+", " ".join(t["content"] for t in prompt if t["role"] == "user").lower())
-    row = {"prompt": prompt, "grams": {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}, **({"id": given["id"]} if "id" in given else {})}
     before = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
-    for name, answer in (("gold", chat[-1:]), ("rejected", worse[-1:])):
-        ids = tokenizer.apply_chat_template(prompt + answer)["input_ids"] if answer else before
-        start = next((i for i, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
-        row |= {name: answer[0]["content"] if answer else None, f"{name}_ids": ids, f"{name}_start": start}
-    return row
+    ids = tokenizer.apply_chat_template(prompt + chat[-1:])["input_ids"]
+    start = next((i for i, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
+    return {"prompt": prompt, "gold": chat[-1:], "rejected": worse[-1:], "ids": ids, "start": start,
+            "grams": {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}}
 
 # ------------------------------------------------------------------ model: where it is, what a step needs, how it is loaded
 def find_model(name):
@@ -125,26 +112,24 @@ def find_model(name):
     return name, config, tokenizer
 
 def fit(s, config, longest, state):
-    """Rows at once and checkpointing of the quickest step that fits, counted from the configuration (a quarter off on a CPU, untested on GPUs)."""
+    """(rows at once, bytes, parameters) of the quickest step that fits, from the configuration alone: a quarter off on a CPU, untested on a GPU."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     text, cpu, full, share = config.get_text_config(), state.device.type != "cuda", s.method == "full", s.batch_size // state.num_processes
     shapes = [m.weight.shape for n, m in model.named_modules() if "embed" not in n and "head" not in n and hasattr(m, "weight") and m.weight.ndim == 2]
     total, linear, wide = sum(p.numel() for p in model.parameters()), sum(a * b for a, b in shapes), 4 if full or cpu else 2
     free = psutil.virtual_memory().available / state.num_processes if cpu else torch.cuda.mem_get_info()[0]
-    for checkpointing, batch in ((c, b) for c in (False, True) for b in range(share, 0, -1) if share % b == 0):
+    weights = wide * (total - linear) + linear * (0.52 + 4 * cpu if s.method == "qlora" else wide)
+    state_of_adam = 12 * total if full else 16 * s.rank * sum(a + b for a, b in shapes)
+    layer = (4 if s.precision == "float32" else 2) * (10 * text.hidden_size + 4 * text.intermediate_size) * (1.3 if full or not cpu else 1.85)
+    for batch in (b for b in range(share, 0, -1) if share % b == 0):
         tokens = batch * longest * (2 if s.method == "dpo" else 1)
-        layer = tokens * (4 if s.precision == "float32" else 2) * (10 * text.hidden_size + 4 * text.intermediate_size) * (1.3 if full or not cpu else 1.85)
-        parts = {"weights": wide * (total - linear) + linear * (0.52 + 4 * cpu if s.method == "qlora" else wide),
-                 "gradients and optimizer": 12 * total if full else 16 * s.rank * sum(a + b for a, b in shapes),
-                 "activations": layer + 4 * tokens * text.hidden_size * text.num_hidden_layers if checkpointing else layer * text.num_hidden_layers,
-                 "scores over the vocabulary": 32 * min(tokens, 4096) * min(text.vocab_size, 32768)}  # TRL scores in tiles of this size
-        need = 0.6e9 + sum(parts.values())
+        scores = 32 * min(tokens, 4096) * min(text.vocab_size, 32768)  # TRL scores in tiles of this size
+        need = 0.6e9 + weights + state_of_adam + tokens * layer * text.num_hidden_layers + scores
         if need < 0.9 * free:
-            show(f"Memory: about {need / 1e9:.1f} GB of {free / 1e9:.1f}; {batch} rows at once{', with checkpointing' * checkpointing}.")
-            return batch, checkpointing, total
-    raise Stop(f"Memory: expected to need at most {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens: "
-               f"{', '.join(f'{n} {b / 1e9:.1f}' for n, b in parts.items())}. Fix: --method qlora, a smaller --model, or shorter rows.")
+            return batch, need, total
+    raise Stop(f"Memory: expected to need less than {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens, {weights / 1e9:.1f} of "
+               f"them for weights, {state_of_adam / 1e9:.1f} for the optimizer. Fix: --method qlora, a smaller --model, or shorter rows.")
 
 def load(name, s, state):
     """The model in float32, or in bfloat16 on a GPU that trains only an adapter; with qlora packed in 4 bits (NF4)."""
@@ -158,43 +143,30 @@ def load(name, s, state):
     return model.eval()
 
 # ------------------------------------------------------------------ method: what is trained, and how
-class Watch(TrainerCallback):
-    """Stops before a gradient that is no number is used, and marks checkpoints that are whole."""
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
-        if not all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None):
-            raise Stop(f"Step {state.global_step + 1}: expected finite gradients, found a value that is no number. Fix: lower --learning_rate.")
-
-    def on_save(self, args, state, control, **_):
-        if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "whole").touch()
-
-def trainer_for(model, tokenizer, rows, s, folder, batch, checkpointing, state):
+def trainer_for(model, tokenizer, rows, s, folder, batch, state):
     """The trainer. The order of rows depends on the seed alone, so neither a stop nor the number of processes changes it."""
     def dataset(rows):
         if s.method == "dpo":
-            said = {key: [[{"role": "assistant", "content": r[key]}] for r in rows] for key in ("gold", "rejected")}
-            return Dataset.from_dict({"prompt": [r["prompt"] for r in rows], "chosen": said["gold"], "rejected": said["rejected"]})
-        labels = [[-100] * r["gold_start"] + r["gold_ids"][r["gold_start"] :] for r in rows]
-        return Dataset.from_dict({"input_ids": [r["gold_ids"] for r in rows], "labels": labels})
+            return Dataset.from_list([{"prompt": r["prompt"], "chosen": r["gold"], "rejected": r["rejected"]} for r in rows])
+        return Dataset.from_list([{"input_ids": r["ids"], "labels": [-100] * r["start"] + r["ids"][r["start"] :]} for r in rows])
     checked, rows = (rows[::10], [r for n, r in enumerate(rows) if n % 10]) if s.patience else ([], rows)
     seen, order, generator = round(s.epochs * len(rows)), [], torch.Generator().manual_seed(s.seed)
     while len(order) < seen:  # rows of like length share a step
-        order += get_length_grouped_indices([len(r["gold_ids"]) for r in rows], s.batch_size, generator=generator)
+        order += get_length_grouped_indices([len(r["ids"]) for r in rows], s.batch_size, generator=generator)
     often = math.ceil(seen / s.batch_size / 50)  # steps between two logs; ten times as many between two checkpoints
     settings = dict(
         output_dir=f"{folder}/checkpoints", num_train_epochs=1, train_sampling_strategy="sequential", max_length=None, seed=s.seed,
-        per_device_train_batch_size=batch, gradient_accumulation_steps=s.batch_size // state.num_processes // batch, gradient_checkpointing=checkpointing,
+        per_device_train_batch_size=batch, gradient_accumulation_steps=s.batch_size // state.num_processes // batch, gradient_checkpointing=False,
         learning_rate=s.learning_rate, lr_scheduler_type="linear", warmup_steps=0.1, bf16=s.precision == "bfloat16", use_cpu=state.device.type == "cpu",
         logging_steps=often, save_steps=10 * often, eval_steps=10 * often, eval_strategy="steps" if checked else "no", save_total_limit=2,
         load_best_model_at_end=bool(checked), report_to="tensorboard", logging_nan_inf_filter=False, dataloader_pin_memory=False)
     kind, args = (DPOTrainer, DPOConfig(beta=s.beta, **settings)) if s.method == "dpo" else (SFTTrainer, SFTConfig(**settings))
     adapter = LoraConfig(r=s.rank, lora_alpha=s.rank, target_modules="all-linear", use_dora=s.method == "dora", task_type="CAUSAL_LM")
     if s.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     trainer = kind(model, args=args, train_dataset=dataset([rows[i] for i in order[:seen]]), eval_dataset=dataset(checked) if checked else None,
                    processing_class=tokenizer, peft_config=None if s.method == "full" else adapter,
-                   callbacks=[Watch()] + [EarlyStoppingCallback(s.patience)] * bool(checked))
+                   callbacks=[EarlyStoppingCallback(s.patience)] if checked else None)
     for weight in trainer.model.parameters():
         weight.data = weight.data.float() if weight.requires_grad else weight.data  # TRL made a 4-bit model's adapter bfloat16
     return trainer
@@ -202,20 +174,18 @@ def trainer_for(model, tokenizer, rows, s, folder, batch, checkpointing, state):
 # ------------------------------------------------------------------ judge: the same rows before and after
 @torch.inference_mode()
 def judge(model, tokenizer, rows):
-    """Per row the greedy answer, and the nats per token of the gold and of the rejected answer; each process takes its share of the rows."""
-    def nats(ids, start):
-        ids = torch.tensor([ids], device=model.device)
-        scores = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - start + 1).logits[0, :-1].float()
-        return torch.nn.functional.cross_entropy(scores, ids[0, start:]).item()
-    found, longest = [], math.ceil(1.25 * max(len(r["gold_ids"]) - r["gold_start"] for r in rows))
-    with PartialState().split_between_processes(sorted(rows, key=lambda r: r["gold_start"])) as mine:
+    """Per row the greedy answer, and the nats per token of the gold one; each process takes its share of the rows."""
+    found, longest = [], math.ceil(1.25 * max(len(r["ids"]) - r["start"] for r in rows))
+    with PartialState().split_between_processes(sorted(rows, key=lambda r: r["start"])) as mine:
         for part in (mine[i : i + 16] for i in range(0, len(mine), 16)):
             texts = [tokenizer.apply_chat_template(r["prompt"], tokenize=False, add_generation_prompt=True) for r in part]
             given = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
             out = model.generate(**given, max_new_tokens=longest, do_sample=False, temperature=None, top_p=None, top_k=None)
             for row, text in zip(part, tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)):
-                found.append({"line": row["line"], "answer": text.strip(), **{
-                    name: nats(row[f"{name}_ids"], row[f"{name}_start"]) for name in ("gold", "rejected") if row[name]}})
+                ids = torch.tensor([row["ids"]], device=model.device)
+                logits = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - row["start"] + 1).logits[0, :-1].float()
+                nats = torch.nn.functional.cross_entropy(logits, ids[0, row["start"] :]).item()
+                found.append({"line": row["line"], "answer": text.strip(), "nats": nats})
     return sorted(gather_object(found), key=lambda x: x["line"])
 
 def scores(rows, judged):
@@ -225,16 +195,135 @@ def scores(rows, judged):
             return isinstance(json.loads(text), (dict, list))
         except ValueError:
             return False
-    pairs, rouge = [(x["answer"], r["gold"].strip()) for r, x in zip(rows, judged)], RougeScorer(["rougeL"])
+    pairs, rouge = [(x["answer"], r["gold"][0]["content"].strip()) for r, x in zip(rows, judged)], RougeScorer(["rougeL"])
     found = {"exact_match": [a == g for a, g in pairs], "rouge_l": [rouge.score(g, a)["rougeL"].fmeasure for a, g in pairs],
-             "log_perplexity": [x["gold"] for x in judged], "json_valid": [is_json(a) for a, g in pairs if is_json(g)]}
+             "log_perplexity": [x["nats"] for x in judged], "json_valid": [is_json(a) for a, g in pairs if is_json(g)]}
     if len({g for _, g in pairs}) <= min(20, len(pairs) / 3):
         found["label_accuracy"] = [a.strip(" .!?\"'").lower() == g.strip(" .!?\"'").lower() for a, g in pairs]
-    if rows[0]["rejected"]:
-        found["prefers_chosen"] = [x["gold"] < x["rejected"] for x in judged]
     return {name: np.array(values, dtype=float) for name, values in found.items() if values}
 
 def interval(values):
     """[mean, low, high]: 95 % bootstrap over rows."""
     drawn = values[np.random.default_rng(0).integers(0, len(values), (4000, len(values)))].mean(1)
     return [round(float(x), 4) for x in (values.mean(), *np.quantile(drawn, [0.025, 0.975]))]
+
+# ------------------------------------------------------------------ save: what a stranger needs
+SAMPLE = """import sys
+from pathlib import Path
+from transformers import pipeline
+
+messages = {prompt}
+messages[-1]["content"] = " ".join(sys.argv[1:]) or messages[-1]["content"]  # python sample.py a message of yours
+ask = pipeline("text-generation", str(Path(__file__).resolve().parent))  # an adapter brings its base model
+print(ask(messages, max_new_tokens=200, do_sample=False)[0]["generated_text"][-1]["content"])
+"""
+CARD = """---
+{base}library_name: {library}
+pipeline_tag: text-generation
+tags: [{method}, trl]
+---
+# {name}\n\n`{model}`, tuned by {method} with the settings in `tune.yaml`. `sample.py` asks it.\n\n{data}\n
+Greedy answers to the same {rows} held-out rows before and after, with 95 % bootstrap intervals; the difference is paired. An interval without
+width means that all rows agree, not that it is certain. Perplexity is exp(log_perplexity). Nothing else was measured.\n
+| score | before | after | difference |\n|---|---|---|---|\n{table}\n\nTraining: {minutes} minutes, {peak_gb} GB at its peak, last loss {loss}.
+"""
+
+def save(s, rows, sides, facts, work):
+    """Scores, answers, model card and sample.py, beside the weights and the tokenizer that the trainer saved."""
+    before, after = (scores(rows, judged) for judged in sides)
+    table = {name: {"before": interval(before[name]), "after": interval(x), "difference": interval(x - before[name])} for name, x in after.items()}
+    for name, judged in zip(("before", "after"), sides):
+        lines = [{"id": r["id"], "prompt": r["prompt"], "gold": r["gold"][0]["content"], "answer": x["answer"]} for r, x in zip(rows, judged)]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (work / f"predictions_{name}.jsonl").write_text(text, encoding="utf-8")
+    (work / "metrics.json").write_text(json.dumps(facts | {"scores": table}, indent=1), encoding="utf-8")
+    (work / "sample.py").write_text(SAMPLE.format(prompt=rows[0]["prompt"]), encoding="utf-8")
+    (work / "README.md").write_text(CARD.format(
+        base="" if Path(s.model).is_dir() else f"base_model: {s.model}\n", library="transformers" if s.method == "full" else "peft", name=Path(s.output).name,
+        data="\n".join(f"- {part}: {x['rows']} rows of `{x['file']}`, sha256 `{x['sha256']}`" for part, x in facts["data"].items()), rows=len(rows),
+        table="\n".join(f"| {name} | " + " | ".join("{} [{}, {}]".format(*x) for x in row.values()) + " |" for name, row in table.items()),
+        model=s.model, method=s.method, loss=facts["losses"][-1], **{key: facts[key] for key in ("minutes", "peak_gb")}), encoding="utf-8")
+    (work / "training_args.bin").unlink()  # a pickle
+    return table
+
+# ------------------------------------------------------------------ run
+def run(s):
+    out, work, state = Path(s.output), Path(f"{s.output}.part"), PartialState()
+    show = print if state.is_main_process else lambda *_: None
+    if s.resume and (work / "tune.yaml").is_file():
+        s = Settings(**json.loads((work / "tune.yaml").read_text(encoding="utf-8")) | {"resume": True})
+    elif s.resume or (not s.force and (work.exists() or out.exists())):
+        raise Stop(f"{work}: expected {'a stopped run' if s.resume else f'neither this nor {out}'}. Fix: --resume, --force or another --output.")
+    if s.method not in METHODS or s.precision not in PRECISIONS or min(s.epochs, s.rank, s.batch_size) <= 0 or s.batch_size % state.num_processes:
+        raise Stop(f"expected --method and --precision as in --help, --epochs and --rank above 0, --batch_size a multiple of {state.num_processes}; found {s}")
+    s.model, config, tokenizer = find_model(s.model)
+    if s.precision == "auto":
+        fast = [torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported] if state.device.type == "cpu" else [torch.cuda.is_bf16_supported]
+        s.precision = "bfloat16" if any(test() for test in fast) else "float32"
+
+    train, held = read(s.train, s, tokenizer), read(s.eval, s, tokenizer)
+    alike = [(len(h["grams"] & t["grams"]) / len(h["grams"] | t["grams"]), f"{h['line']}={t['line']}") for h in held for t in train if h["grams"] & t["grams"]]
+    same, near = [lines for share, lines in alike if share == 1], [lines for share, lines in alike if 0.5 < share < 1]
+    if same:
+        raise Stop(f"{s.eval}: expected no row of {s.train}, found {len(same)}, lines {', '.join(same[:9])}. Fix: remove them from one of the files.")
+    longest, tokens, first = max(len(r["ids"]) for r in train), sum(len(r["ids"]) for r in train), train[0]
+    show(f"{len(train)} rows to learn, {tokens} tokens, {longest} in the longest; {len(held)} rows to judge by. Near-duplicates (held-out = train line): "
+         f"{', '.join(near[:9]) or 'none'}.\n--- masked\n{tokenizer.decode(first['ids'][: first['start']])}\n--- learnt\n{tokenizer.decode(first['ids'][first['start'] :])}\n---")
+    batch, need, total = fit(s, config, longest, state)
+    s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # measured on 0.1e9 parameters
+    show(f"Predicted memory: {need / 1e9:.1f} GB with {batch} rows at once. Learning rate {s.learning_rate:g}, products in {s.precision}.")
+    if state.is_main_process and not s.resume:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        (work / "tune.yaml").write_text(json.dumps(asdict(s) | {"force": False}, indent=1), encoding="utf-8")
+    state.wait_for_everyone()
+
+    model, begun = load(s.model, s, state), time.monotonic()
+    with torch.inference_mode(), torch.autocast(state.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+        model(input_ids=torch.tensor([first["ids"]] * batch, device=state.device), logits_to_keep=1)
+    pace = 3 * (time.monotonic() - begun) / batch / len(first["ids"])  # there and back takes about three times as long
+    show(f"Predicted time: about {pace * tokens * s.epochs / state.num_processes / 60:.1f} min of training, and twice the judging, which begins now.")
+    before = judge(model, tokenizer, held)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = f"{work}/logs"
+    trainer, begun = trainer_for(model, tokenizer, train, s, work, batch, state), time.monotonic()
+    whole = [f.parent for f in work.glob("checkpoints/*/trainer_state.json") if f.read_text(encoding="utf-8").endswith("\n}\n")]  # written last
+    trainer.train(resume_from_checkpoint=str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None)
+    losses, minutes = [x["loss"] for x in trainer.state.log_history if "loss" in x], round((time.monotonic() - begun) / 60, 2)
+    if not np.isfinite(losses).all():
+        raise Stop(f"expected a loss that is a number, found {losses[-1]}. Fix: lower --learning_rate.")
+    trainer.save_model(str(work))
+    del model, trainer
+    model = load(str(work), s, state) if s.method == "full" else PeftModel.from_pretrained(load(s.model, s, state), str(work)).eval()
+    after = judge(model, tokenizer, held)  # what was saved, not what is in memory
+    if state.is_main_process:
+        peak = torch.cuda.max_memory_allocated() if state.device.type == "cuda" else psutil.Process().memory_info().rss
+        files = {part: {"file": Path(path).name, "rows": len(rows), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+                 for part, path, rows in (("train", s.train, train), ("eval", s.eval, held))}
+        table = save(s, held, (before, after), {"data": files, "minutes": minutes, "peak_gb": round(peak / 1e9, 2), "losses": losses, "settings": asdict(s)}, work)
+        if out.exists():
+            out.rename(f"{out}.{int(time.time())}")
+        work.rename(out)
+        for name, row in table.items():
+            print(name, "  ".join("{} {} [{}, {}]".format(when, *x) for when, x in row.items()))
+        print(f"Whole: {out}")
+
+def main():
+    parser = TrlParser(Settings, description="Fine-tune a chat model on your own rows; --config FILE.yaml takes the same names.")
+    try:
+        settings = parser.parse_args_and_config()[0]
+    except Exception as error:  # a wrong flag, or a wrong YAML file
+        parser.error(str(error))
+    try:
+        run(settings)
+    except Stop as error:
+        sys.exit(f"tune.py: {error}")
+    except KeyboardInterrupt:
+        print(f"tune.py: stopped. Go on with --output {settings.output} --resume.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not re.search("No space left|File too large|file write failed|quota", str(error)):
+            raise
+        sys.exit(f"tune.py: the disk is full ({error}). Fix: free some space and go on with --output {settings.output} --resume.")
+
+if __name__ == "__main__":
+    main()

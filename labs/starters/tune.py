@@ -7,7 +7,7 @@
 Rows: chat JSONL {"messages": […]}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"} for dpo, or CSV with a header.
 Needs: pip install "torch>=2.13" "transformers>=5.23" "trl>=1.16" "peft>=0.21" bitsandbytes rouge-score tensorboard psutil
 """
-import csv, hashlib, io, json, math, os, re, shutil, sys, time  # noqa: E401
+import csv, hashlib, io, json, math, os, re, shutil, sys, time, warnings  # noqa: E401
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,15 +16,13 @@ import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, PeftModel, prepare_model_for_kbit_training
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, EarlyStoppingCallback
 from transformers.hf_argparser import HfArg
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, TrlParser
-
-METHODS, PRECISIONS = ("lora", "qlora", "dora", "full", "dpo"), ("auto", "float32", "bfloat16")
 
 @dataclass
 class Settings:
@@ -32,22 +30,17 @@ class Settings:
     eval: str = HfArg(default="test.jsonl", help="rows to judge by, before and after; none of them may stand in --train")
     output: str = HfArg(default="tuned", help="folder of the result; called OUTPUT.part until the run is whole")
     model: str | None = HfArg(default=None, help="hub id or folder of a chat model; default: SmolLM2-135M-Instruct, the course's copy if it is there")
-    method: str = HfArg(default="lora", help=f"what is trained: {', '.join(METHODS)}")
+    method: str = HfArg(default="lora", help="what is trained: lora, qlora, dora, full or dpo")
     columns: str = HfArg(default="prompt,completion", help="CSV: the columns with what is asked and with the answer to learn")
-    system: str | None = HfArg(default=None, help="an instruction for every row that has none of its own")
     epochs: float = HfArg(default=2.0, help="times through the rows")
     batch_size: int = HfArg(default=4, help="rows per step, over all processes; taken in parts where memory is short")
     learning_rate: float | None = HfArg(default=None, help="default: by method and size of the model")
     rank: int = HfArg(default=16, help="rank of the adapter; its alpha is the same, so that the step size does not change with it")
-    beta: float = HfArg(default=0.1, help="dpo: how closely to stay with the base model")
     patience: int = HfArg(default=0, help="stop early after so many checks without a lower loss on every tenth row of --train; 0: never")
-    precision: str = HfArg(default="auto", help=f"of the products in training: {', '.join(PRECISIONS)}")
+    precision: str = HfArg(default="auto", help="of the products in training: float32, bfloat16, or auto for what the hardware does well")
     seed: int = HfArg(default=0, help="of the adapter's start and the order of rows")
     resume: bool = HfArg(default=False, help="go on with a run that was stopped, with its settings")
     force: bool = HfArg(default=False, help="replace an earlier result, or start an unfinished run anew")
-
-class Stop(Exception):
-    """What the user can mend: what was expected, what was found, the fix."""
 
 # ------------------------------------------------------------------ data: every line is checked before anything is loaded
 def read(path, s, tokenizer):
@@ -65,34 +58,31 @@ def read(path, s, tokenizer):
         for number, line in lines:
             given = json.loads(line) if isinstance(line, str) else line
             rows.append(row_of(given, s, tokenizer) | {"line": number, "id": str(given.get("id", number))})
-    except (ValueError, csv.Error) as error:
-        raise Stop(f"{path}, line {number}: {error}. Fix: the forms of rows stand at the top of tune.py.") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        raise SystemExit(f"{path}, line {number}: {error}. Fix: the forms of rows stand at the top of tune.py.") from None
     if not rows:
-        raise Stop(f"{path}: expected a .jsonl or .csv file with at least one row, found none. Fix: check the path, and write one row per line.")
+        raise SystemExit(f"{path}: expected a .jsonl or .csv file with rows, found none. Fix: check the path; write one row per line.")
     return rows
 
 def row_of(given, s, tokenizer):
     """A row in any of the forms: prompt, gold answer, its token ids; what stands before `start` is masked, the rest is learnt."""
     def turns(value, role):
         return [{"role": role, "content": value}] if isinstance(value, str) else value or []
-    if not isinstance(given, dict):
-        raise ValueError(f"expected a JSON object, found {given!r}")
+    given = given if isinstance(given, dict) else {"found": given}
     chat = given.get("messages") or turns(given.get("prompt"), "user") + turns(given.get("completion") or given.get("chosen"), "assistant")
     worse = turns(given.get("rejected"), "assistant") if s.method == "dpo" else []
-    for turn in chat + worse:
+    for turn in [*chat, *worse]:
         said = turn.get("content") if isinstance(turn, dict) and turn.get("role") in ("system", "user", "assistant") else None
         if not isinstance(said, str) or not said.strip() or "\ufffd" in said:
             raise ValueError(f"expected turns with a role (system, user, assistant) and UTF-8 text as content, found {turn}")
-    if len(chat) < 2 or chat[-1]["role"] != "assistant":
-        raise ValueError(f"expected a prompt and then the assistant's answer, found the keys {[*given]} and roles {[t['role'] for t in chat]}")
-    if s.method == "dpo" and not (worse and worse[-1]["role"] == "assistant" and worse[:-1] in ([], chat[:-1])):
-        raise ValueError("expected, for dpo, a rejected answer to the same prompt")
-    prompt = [{"role": "system", "content": s.system}] * bool(s.system and chat[0]["role"] != "system") + chat[:-1]
-    words = re.findall(r"\w+", " ".join(t["content"] for t in prompt if t["role"] == "user").lower())
-    before = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
-    ids = tokenizer.apply_chat_template(prompt + chat[-1:])["input_ids"]
+    bad = len(chat) < 2 or chat[-1]["role"] != "assistant"
+    if bad or s.method == "dpo" and not (worse and worse[-1]["role"] == "assistant" and worse[:-1] in ([], chat[:-1])):
+        raise ValueError(f"expected a prompt and the assistant's answer, with dpo also a rejected answer to that prompt; found {str(given)[:150]}")
+    words = re.findall(r"\w+", " ".join(t["content"] for t in chat[:-1] if t["role"] == "user").lower())
+    before = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True)["input_ids"]
+    ids = tokenizer.apply_chat_template(chat)["input_ids"]
     start = next((i for i, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
-    return {"prompt": prompt, "gold": chat[-1:], "rejected": worse[-1:], "ids": ids, "start": start,
+    return {"prompt": chat[:-1], "gold": chat[-1:], "rejected": worse[-1:], "ids": ids, "start": start,
             "grams": {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}}
 
 # ------------------------------------------------------------------ model: where it is, what a step needs, how it is loaded
@@ -106,30 +96,30 @@ def find_model(name):
     try:
         config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name, padding_side="left")
     except (OSError, ValueError) as error:
-        raise Stop(f"--model {name}: expected the folder of a causal model or its id on the hub (which needs a network once), found: "
+        raise SystemExit(f"--model {name}: expected the folder of a causal model or its id on the hub (which needs a network once), found: "
                    f"{str(error).strip().splitlines()[0]} Fix: check the name. The course's model comes with `python course.py lab`.") from None
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return name, config, tokenizer
 
 def fit(s, config, longest, state):
-    """(rows at once, bytes, parameters) of the quickest step that fits, from the configuration alone: a quarter off on a CPU, untested on a GPU."""
+    """(rows at once, bytes, parameters) of a step that fits, from the configuration alone: a quarter off on a CPU, untested on a GPU."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    text, cpu, full, share = config.get_text_config(), state.device.type != "cuda", s.method == "full", s.batch_size // state.num_processes
-    shapes = [m.weight.shape for n, m in model.named_modules() if "embed" not in n and "head" not in n and hasattr(m, "weight") and m.weight.ndim == 2]
-    total, linear, wide = sum(p.numel() for p in model.parameters()), sum(a * b for a, b in shapes), 4 if full or cpu else 2
-    free = psutil.virtual_memory().available / state.num_processes if cpu else torch.cuda.mem_get_info()[0]
+    text, cpu, full = config.get_text_config(), state.device.type != "cuda", s.method == "full"
+    matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and not re.search("embed|head", name)]
+    total, linear, wide = sum(p.numel() for p in model.parameters()), sum(w.numel() for w in matrices), 4 if full or cpu else 2
     weights = wide * (total - linear) + linear * (0.52 + 4 * cpu if s.method == "qlora" else wide)
-    state_of_adam = 12 * total if full else 16 * s.rank * sum(a + b for a, b in shapes)
-    layer = (4 if s.precision == "float32" else 2) * (10 * text.hidden_size + 4 * text.intermediate_size) * (1.3 if full or not cpu else 1.85)
-    for batch in (b for b in range(share, 0, -1) if share % b == 0):
-        tokens = batch * longest * (2 if s.method == "dpo" else 1)
-        scores = 32 * min(tokens, 4096) * min(text.vocab_size, 32768)  # TRL scores in tiles of this size
-        need = 0.6e9 + weights + state_of_adam + tokens * layer * text.num_hidden_layers + scores
+    adam = 12 * total if full else 16 * s.rank * sum(sum(w.shape) for w in matrices)
+    token = text.num_hidden_layers * (10 * text.hidden_size + 4 * text.intermediate_size) * (4 if s.precision == "float32" else 2)  # for the way back
+    token *= (2 if s.method == "dpo" else 1) * (1.3 if full or not cpu else 1.85)
+    free = psutil.virtual_memory().available / state.num_processes if cpu else torch.cuda.mem_get_info()[0]
+    for batch in (b for b in range(s.batch_size // state.num_processes, 0, -1) if s.batch_size // state.num_processes % b == 0):
+        tiles = 32 * min(batch * longest, 4096) * min(text.vocab_size, 32768)  # in which TRL scores the vocabulary
+        need = 0.6e9 + weights + adam + batch * longest * token + tiles
         if need < 0.9 * free:
             return batch, need, total
-    raise Stop(f"Memory: expected to need less than {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens, {weights / 1e9:.1f} of "
-               f"them for weights, {state_of_adam / 1e9:.1f} for the optimizer. Fix: --method qlora, a smaller --model, or shorter rows.")
+    raise SystemExit(f"memory: expected a need below {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens (weights "
+                     f"{weights / 1e9:.1f}, optimizer {adam / 1e9:.1f}). Fix: --method qlora, a smaller --model, or shorter rows.")
 
 def load(name, s, state):
     """The model in float32, or in bfloat16 on a GPU that trains only an adapter; with qlora packed in 4 bits (NF4)."""
@@ -137,9 +127,8 @@ def load(name, s, state):
     packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=quick)
     model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32 if state.device.type == "cpu" or s.method == "full" else quick,
                                                  quantization_config=packed if s.method == "qlora" else None, device_map={"": state.device})
-    for layer in model.modules():  # else bitsandbytes packs a layer anew at its first use on some CPUs, and no gradient passes it any more
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False
+    for layer in model.modules():  # else bitsandbytes packs 4-bit layers anew at their first use on some CPUs, and no gradient passes them any more
+        layer.support_avx512bf16_for_cpu = False
     return model.eval()
 
 # ------------------------------------------------------------------ method: what is trained, and how
@@ -153,17 +142,15 @@ def trainer_for(model, tokenizer, rows, s, folder, batch, state):
     seen, order, generator = round(s.epochs * len(rows)), [], torch.Generator().manual_seed(s.seed)
     while len(order) < seen:  # rows of like length share a step
         order += get_length_grouped_indices([len(r["ids"]) for r in rows], s.batch_size, generator=generator)
-    often = math.ceil(seen / s.batch_size / 50)  # steps between two logs; ten times as many between two checkpoints
+    often = math.ceil(seen / s.batch_size / 50)  # steps between two logs; five times as many between two checkpoints
     settings = dict(
         output_dir=f"{folder}/checkpoints", num_train_epochs=1, train_sampling_strategy="sequential", max_length=None, seed=s.seed,
         per_device_train_batch_size=batch, gradient_accumulation_steps=s.batch_size // state.num_processes // batch, gradient_checkpointing=False,
-        learning_rate=s.learning_rate, lr_scheduler_type="linear", warmup_steps=0.1, bf16=s.precision == "bfloat16", use_cpu=state.device.type == "cpu",
-        logging_steps=often, save_steps=10 * often, eval_steps=10 * often, eval_strategy="steps" if checked else "no", save_total_limit=2,
-        load_best_model_at_end=bool(checked), report_to="tensorboard", logging_nan_inf_filter=False, dataloader_pin_memory=False)
-    kind, args = (DPOTrainer, DPOConfig(beta=s.beta, **settings)) if s.method == "dpo" else (SFTTrainer, SFTConfig(**settings))
+        learning_rate=s.learning_rate, lr_scheduler_type="linear", warmup_steps=0.1, bf16=s.precision == "bfloat16",
+        use_cpu=state.device.type == "cpu", logging_steps=often, save_steps=5 * often, save_total_limit=2, report_to="tensorboard",
+        eval_strategy="steps" if checked else "no", eval_steps=5 * often, load_best_model_at_end=bool(checked), logging_nan_inf_filter=False)
+    kind, args = (DPOTrainer, DPOConfig(**settings)) if s.method == "dpo" else (SFTTrainer, SFTConfig(**settings))
     adapter = LoraConfig(r=s.rank, lora_alpha=s.rank, target_modules="all-linear", use_dora=s.method == "dora", task_type="CAUSAL_LM")
-    if s.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     trainer = kind(model, args=args, train_dataset=dataset([rows[i] for i in order[:seen]]), eval_dataset=dataset(checked) if checked else None,
                    processing_class=tokenizer, peft_config=None if s.method == "full" else adapter,
                    callbacks=[EarlyStoppingCallback(s.patience)] if checked else None)
@@ -178,9 +165,8 @@ def judge(model, tokenizer, rows):
     found, longest = [], math.ceil(1.25 * max(len(r["ids"]) - r["start"] for r in rows))
     with PartialState().split_between_processes(sorted(rows, key=lambda r: r["start"])) as mine:
         for part in (mine[i : i + 16] for i in range(0, len(mine), 16)):
-            texts = [tokenizer.apply_chat_template(r["prompt"], tokenize=False, add_generation_prompt=True) for r in part]
-            given = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-            out = model.generate(**given, max_new_tokens=longest, do_sample=False, temperature=None, top_p=None, top_k=None)
+            given = tokenizer.apply_chat_template([r["prompt"] for r in part], add_generation_prompt=True, padding=True, return_tensors="pt")
+            out = model.generate(**given.to(model.device), max_new_tokens=longest, do_sample=False, temperature=None, top_p=None, top_k=None)
             for row, text in zip(part, tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)):
                 ids = torch.tensor([row["ids"]], device=model.device)
                 logits = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - row["start"] + 1).logits[0, :-1].float()
@@ -202,48 +188,41 @@ def scores(rows, judged):
         found["label_accuracy"] = [a.strip(" .!?\"'").lower() == g.strip(" .!?\"'").lower() for a, g in pairs]
     return {name: np.array(values, dtype=float) for name, values in found.items() if values}
 
-def interval(values):
-    """[mean, low, high]: 95 % bootstrap over rows."""
-    drawn = values[np.random.default_rng(0).integers(0, len(values), (4000, len(values)))].mean(1)
-    return [round(float(x), 4) for x in (values.mean(), *np.quantile(drawn, [0.025, 0.975]))]
-
 # ------------------------------------------------------------------ save: what a stranger needs
-SAMPLE = """import sys
-from pathlib import Path
+SAMPLE = """from pathlib import Path
 from transformers import pipeline
-
-messages = {prompt}
-messages[-1]["content"] = " ".join(sys.argv[1:]) or messages[-1]["content"]  # python sample.py a message of yours
 ask = pipeline("text-generation", str(Path(__file__).resolve().parent))  # an adapter brings its base model
-print(ask(messages, max_new_tokens=200, do_sample=False)[0]["generated_text"][-1]["content"])
-"""
-CARD = """---
-{base}library_name: {library}
-pipeline_tag: text-generation
-tags: [{method}, trl]
----
-# {name}\n\n`{model}`, tuned by {method} with the settings in `tune.yaml`. `sample.py` asks it.\n\n{data}\n
-Greedy answers to the same {rows} held-out rows before and after, with 95 % bootstrap intervals; the difference is paired. An interval without
-width means that all rows agree, not that it is certain. Perplexity is exp(log_perplexity). Nothing else was measured.\n
-| score | before | after | difference |\n|---|---|---|---|\n{table}\n\nTraining: {minutes} minutes, {peak_gb} GB at its peak, last loss {loss}.
+print(ask({prompt}, max_new_tokens=200, do_sample=False)[0]["generated_text"][-1]["content"])
 """
 
 def save(s, rows, sides, facts, work):
-    """Scores, answers, model card and sample.py, beside the weights and the tokenizer that the trainer saved."""
+    """Scores, answers, model card and sample.py, beside the weights and the tokenizer that the trainer saved; the card's table."""
+    def interval(values):  # mean, low, high: 95 % bootstrap over rows
+        drawn = values[np.random.default_rng(0).integers(0, len(values), (4000, len(values)))].mean(1)
+        return [round(float(x), 4) for x in (values.mean(), *np.quantile(drawn, [0.025, 0.975]))]
     before, after = (scores(rows, judged) for judged in sides)
-    table = {name: {"before": interval(before[name]), "after": interval(x), "difference": interval(x - before[name])} for name, x in after.items()}
+    measured = {name: {"before": interval(before[name]), "after": interval(x), "difference": interval(x - before[name])} for name, x in after.items()}
+    table = "\n".join(f"| {name} | " + " | ".join("{} [{}, {}]".format(*x) for x in row.values()) + " |" for name, row in measured.items())
+    data = "\n".join(f"- {part}: {x['rows']} rows of `{x['file']}`, sha256 `{x['sha256']}`" for part, x in facts["data"].items())
     for name, judged in zip(("before", "after"), sides):
-        lines = [{"id": r["id"], "prompt": r["prompt"], "gold": r["gold"][0]["content"], "answer": x["answer"]} for r, x in zip(rows, judged)]
+        lines = ({"id": r["id"], "prompt": r["prompt"], "gold": r["gold"][0]["content"], "answer": x["answer"]} for r, x in zip(rows, judged))
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (work / f"predictions_{name}.jsonl").write_text(text, encoding="utf-8")
-    (work / "metrics.json").write_text(json.dumps(facts | {"scores": table}, indent=1), encoding="utf-8")
+    (work / "metrics.json").write_text(json.dumps(facts | {"scores": measured}, indent=1), encoding="utf-8")
     (work / "sample.py").write_text(SAMPLE.format(prompt=rows[0]["prompt"]), encoding="utf-8")
-    (work / "README.md").write_text(CARD.format(
-        base="" if Path(s.model).is_dir() else f"base_model: {s.model}\n", library="transformers" if s.method == "full" else "peft", name=Path(s.output).name,
-        data="\n".join(f"- {part}: {x['rows']} rows of `{x['file']}`, sha256 `{x['sha256']}`" for part, x in facts["data"].items()), rows=len(rows),
-        table="\n".join(f"| {name} | " + " | ".join("{} [{}, {}]".format(*x) for x in row.values()) + " |" for name, row in table.items()),
-        model=s.model, method=s.method, loss=facts["losses"][-1], **{key: facts[key] for key in ("minutes", "peak_gb")}), encoding="utf-8")
     (work / "training_args.bin").unlink()  # a pickle
+    (work / "README.md").write_text(f"""---
+{"" if Path(s.model).is_dir() else f"base_model: {s.model}"}
+library_name: {"transformers" if s.method == "full" else "peft"}
+pipeline_tag: text-generation
+tags: [{s.method}, trl]
+---
+# {Path(s.output).name}\n\n`{s.model}`, tuned by {s.method} with the settings in `tune.yaml`. `sample.py` asks it.\n\n{data}\n
+Greedy answers to {len(rows)} held-out rows before and after, with 95 % bootstrap intervals; the difference is paired. An interval without width
+means that all rows agree, not that it is certain. Perplexity is exp(log_perplexity). Nothing else was measured.\n
+| score | before | after | difference |\n|---|---|---|---|\n{table}\n
+Training: {facts["minutes"]} minutes, {facts["peak_gb"]} GB at its peak, last loss {facts["losses"][-1]}.
+""", encoding="utf-8")
     return table
 
 # ------------------------------------------------------------------ run
@@ -253,35 +232,35 @@ def run(s):
     if s.resume and (work / "tune.yaml").is_file():
         s = Settings(**json.loads((work / "tune.yaml").read_text(encoding="utf-8")) | {"resume": True})
     elif s.resume or (not s.force and (work.exists() or out.exists())):
-        raise Stop(f"{work}: expected {'a stopped run' if s.resume else f'neither this nor {out}'}. Fix: --resume, --force or another --output.")
-    if s.method not in METHODS or s.precision not in PRECISIONS or min(s.epochs, s.rank, s.batch_size) <= 0 or s.batch_size % state.num_processes:
-        raise Stop(f"expected --method and --precision as in --help, --epochs and --rank above 0, --batch_size a multiple of {state.num_processes}; found {s}")
+        raise SystemExit(f"{work}: expected {'a stopped run' if s.resume else f'neither it nor {out}'}. Fix: --resume, --force or another --output.")
+    known = s.method in ("lora", "qlora", "dora", "full", "dpo") and s.precision in ("auto", "float32", "bfloat16")
+    if not known or min(s.epochs, s.rank, s.batch_size) <= 0 or s.batch_size % state.num_processes:
+        raise SystemExit(f"expected what --help names, numbers above 0, and a --batch_size that {state.num_processes} processes can share; found {s}")
     s.model, config, tokenizer = find_model(s.model)
     if s.precision == "auto":
-        fast = [torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported] if state.device.type == "cpu" else [torch.cuda.is_bf16_supported]
-        s.precision = "bfloat16" if any(test() for test in fast) else "float32"
-
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if state.device.type == "cuda" else fast
+        s.precision = "bfloat16" if fast else "float32"
     train, held = read(s.train, s, tokenizer), read(s.eval, s, tokenizer)
-    alike = [(len(h["grams"] & t["grams"]) / len(h["grams"] | t["grams"]), f"{h['line']}={t['line']}") for h in held for t in train if h["grams"] & t["grams"]]
+    alike = [(len(h["grams"] & t["grams"]) / len(h["grams"] | t["grams"]), f"{h['line']}={t['line']}") for h in held for t in train
+             if not h["grams"].isdisjoint(t["grams"])]
     same, near = [lines for share, lines in alike if share == 1], [lines for share, lines in alike if 0.5 < share < 1]
     if same:
-        raise Stop(f"{s.eval}: expected no row of {s.train}, found {len(same)}, lines {', '.join(same[:9])}. Fix: remove them from one of the files.")
-    longest, tokens, first = max(len(r["ids"]) for r in train), sum(len(r["ids"]) for r in train), train[0]
-    show(f"{len(train)} rows to learn, {tokens} tokens, {longest} in the longest; {len(held)} rows to judge by. Near-duplicates (held-out = train line): "
-         f"{', '.join(near[:9]) or 'none'}.\n--- masked\n{tokenizer.decode(first['ids'][: first['start']])}\n--- learnt\n{tokenizer.decode(first['ids'][first['start'] :])}\n---")
+        raise SystemExit(f"{s.eval}: expected no row of {s.train}, found lines {', '.join(same[:9])}. Fix: remove them from one of the two.")
+    longest, tokens, ids, start = max(len(r["ids"]) for r in train), sum(len(r["ids"]) for r in train), train[0]["ids"], train[0]["start"]
+    show(f"{len(train)} rows to learn, {tokens} tokens, {longest} in the longest; {len(held)} rows to judge by; {len(near)} near-duplicates "
+         f"{near[:9]}.\n--- masked\n{tokenizer.decode(ids[:start])}\n--- learnt\n{tokenizer.decode(ids[start:])}\n---")
     batch, need, total = fit(s, config, longest, state)
-    s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # measured on 0.1e9 parameters
+    s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # 2e-3 was measured on 1.3e8
     show(f"Predicted memory: {need / 1e9:.1f} GB with {batch} rows at once. Learning rate {s.learning_rate:g}, products in {s.precision}.")
     if state.is_main_process and not s.resume:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         (work / "tune.yaml").write_text(json.dumps(asdict(s) | {"force": False}, indent=1), encoding="utf-8")
-    state.wait_for_everyone()
-
     model, begun = load(s.model, s, state), time.monotonic()
     with torch.inference_mode(), torch.autocast(state.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
-        model(input_ids=torch.tensor([first["ids"]] * batch, device=state.device), logits_to_keep=1)
-    pace = 3 * (time.monotonic() - begun) / batch / len(first["ids"])  # there and back takes about three times as long
+        model(input_ids=torch.tensor([ids] * batch, device=state.device), logits_to_keep=1)
+    pace = 3 * (time.monotonic() - begun) / batch / len(ids)  # there and back takes about three times as long
     show(f"Predicted time: about {pace * tokens * s.epochs / state.num_processes / 60:.1f} min of training, and twice the judging, which begins now.")
     before = judge(model, tokenizer, held)
     os.environ["TENSORBOARD_LOGGING_DIR"] = f"{work}/logs"
@@ -290,24 +269,25 @@ def run(s):
     trainer.train(resume_from_checkpoint=str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None)
     losses, minutes = [x["loss"] for x in trainer.state.log_history if "loss" in x], round((time.monotonic() - begun) / 60, 2)
     if not np.isfinite(losses).all():
-        raise Stop(f"expected a loss that is a number, found {losses[-1]}. Fix: lower --learning_rate.")
+        raise SystemExit(f"expected a loss that is a number, found {losses[-1]}. Fix: lower --learning_rate.")
     trainer.save_model(str(work))
     del model, trainer
     model = load(str(work), s, state) if s.method == "full" else PeftModel.from_pretrained(load(s.model, s, state), str(work)).eval()
     after = judge(model, tokenizer, held)  # what was saved, not what is in memory
     if state.is_main_process:
-        peak = torch.cuda.max_memory_allocated() if state.device.type == "cuda" else psutil.Process().memory_info().rss
+        status = Path("/proc/self/status")  # tells the peak on Linux; elsewhere: what is in use at the end
+        peak = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) * 1024 if status.exists() else psutil.Process().memory_info().rss
         files = {part: {"file": Path(path).name, "rows": len(rows), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
                  for part, path, rows in (("train", s.train, train), ("eval", s.eval, held))}
-        table = save(s, held, (before, after), {"data": files, "minutes": minutes, "peak_gb": round(peak / 1e9, 2), "losses": losses, "settings": asdict(s)}, work)
+        facts = {"data": files, "minutes": minutes, "peak_gb": round((torch.cuda.max_memory_allocated() or peak) / 1e9, 2), "losses": losses}
+        table = save(s, held, (before, after), facts, work)
         if out.exists():
             out.rename(f"{out}.{int(time.time())}")
         work.rename(out)
-        for name, row in table.items():
-            print(name, "  ".join("{} {} [{}, {}]".format(when, *x) for when, x in row.items()))
-        print(f"Whole: {out}")
+        show(f"score | before | after | difference\n{table}\nWhole: {out}")
 
-def main():
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", FutureWarning)
     parser = TrlParser(Settings, description="Fine-tune a chat model on your own rows; --config FILE.yaml takes the same names.")
     try:
         settings = parser.parse_args_and_config()[0]
@@ -315,15 +295,10 @@ def main():
         parser.error(str(error))
     try:
         run(settings)
-    except Stop as error:
-        sys.exit(f"tune.py: {error}")
     except KeyboardInterrupt:
         print(f"tune.py: stopped. Go on with --output {settings.output} --resume.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not re.search("No space left|File too large|file write failed|quota", str(error)):
             raise
-        sys.exit(f"tune.py: the disk is full ({error}). Fix: free some space and go on with --output {settings.output} --resume.")
-
-if __name__ == "__main__":
-    main()
+        raise SystemExit(f"the disk is full ({error}). Fix: free some space and go on with --output {settings.output} --resume.") from None

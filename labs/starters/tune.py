@@ -2,7 +2,6 @@
 
     python tune.py --train train.jsonl --eval test.jsonl
     python tune.py --train train.csv --eval test.csv --columns text,label --method qlora
-    accelerate launch --cpu --num_processes 2 tune.py --train train.jsonl --eval test.jsonl       (on GPUs without --cpu)
 
 Rows: chat JSONL {"messages": […]}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"} for dpo, or CSV with a header.
 Needs: pip install "torch>=2.13" "transformers>=5.23" "trl>=1.16" "peft>=0.21" bitsandbytes rouge-score tensorboard psutil
@@ -43,40 +42,40 @@ class Settings:
     force: bool = HfArg(default=False, help="replace an earlier result, or start an unfinished run anew")
 
 # ------------------------------------------------------------------ data: every line is checked before anything is loaded
-def read(path, s, tokenizer):
+def read(path, columns, tokenizer, pairs=False):
     """The rows of a file; the first bad line stops the script."""
     text, rows, number = Path(path).read_text(encoding="utf-8-sig", errors="replace") if Path(path).is_file() else "", [], 1
     try:
         if path.endswith(".csv"):
             table = csv.DictReader(io.StringIO(text, newline=""))
-            asked, told = s.columns.split(",")
+            asked, told = columns.split(",")
             if not {asked, told} <= set(table.fieldnames or ()):
-                raise ValueError(f"expected the columns {s.columns} (--columns), found {table.fieldnames}")
+                raise ValueError(f"expected the columns {columns} (--columns), found {table.fieldnames}")
             lines = ((table.line_num, {"prompt": r[asked], "completion": r[told]}) for r in table)
         else:
             lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
         for number, line in lines:
             given = json.loads(line) if isinstance(line, str) else line
-            rows.append(row_of(given, s, tokenizer) | {"line": number, "id": str(given.get("id", number))})
+            rows.append(row_of(given, tokenizer, pairs) | {"line": number, "id": str(given.get("id", number))})
     except (ValueError, TypeError, csv.Error) as error:
         raise SystemExit(f"{path}, line {number}: {error}. Fix: the forms of rows stand at the top of tune.py.") from None
     if not rows:
         raise SystemExit(f"{path}: expected a .jsonl or .csv file with rows, found none. Fix: check the path; write one row per line.")
     return rows
 
-def row_of(given, s, tokenizer):
+def row_of(given, tokenizer, pairs):
     """A row in any of the forms: prompt, gold answer, its token ids; what stands before `start` is masked, the rest is learnt."""
     def turns(value, role):
         return [{"role": role, "content": value}] if isinstance(value, str) else value or []
     given = given if isinstance(given, dict) else {"found": given}
     chat = given.get("messages") or turns(given.get("prompt"), "user") + turns(given.get("completion") or given.get("chosen"), "assistant")
-    worse = turns(given.get("rejected"), "assistant") if s.method == "dpo" else []
+    worse = turns(given.get("rejected"), "assistant") if pairs else []
     for turn in [*chat, *worse]:
         said = turn.get("content") if isinstance(turn, dict) and turn.get("role") in ("system", "user", "assistant") else None
         if not isinstance(said, str) or not said.strip() or "\ufffd" in said:
             raise ValueError(f"expected turns with a role (system, user, assistant) and UTF-8 text as content, found {turn}")
-    bad = len(chat) < 2 or chat[-1]["role"] != "assistant"
-    if bad or s.method == "dpo" and not (worse and worse[-1]["role"] == "assistant" and worse[:-1] in ([], chat[:-1])):
+    paired = worse[:-1] in ([], chat[:-1]) and [turn["role"] for turn in worse[-1:]] == ["assistant"]
+    if len(chat) < 2 or chat[-1]["role"] != "assistant" or pairs and not paired:
         raise ValueError(f"expected a prompt and the assistant's answer, with dpo also a rejected answer to that prompt; found {str(given)[:150]}")
     words = re.findall(r"\w+", " ".join(t["content"] for t in chat[:-1] if t["role"] == "user").lower())
     before = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True)["input_ids"]
@@ -111,11 +110,10 @@ def fit(s, config, longest, state):
     weights = wide * (total - linear) + linear * (0.52 + 4 * cpu if s.method == "qlora" else wide)
     adam = 12 * total if full else 16 * s.rank * sum(sum(w.shape) for w in matrices)
     token = text.num_hidden_layers * (10 * text.hidden_size + 4 * text.intermediate_size) * (4 if s.precision == "float32" else 2)  # for the way back
-    token *= (2 if s.method == "dpo" else 1) * (1.3 if full or not cpu else 1.85)
     free = psutil.virtual_memory().available / state.num_processes if cpu else torch.cuda.mem_get_info()[0]
     for batch in (b for b in range(s.batch_size // state.num_processes, 0, -1) if s.batch_size // state.num_processes % b == 0):
         tiles = 32 * min(batch * longest, 4096) * min(text.vocab_size, 32768)  # in which TRL scores the vocabulary
-        need = 0.6e9 + weights + adam + batch * longest * token + tiles
+        need = 0.6e9 + weights + adam + batch * longest * token * (1.3 if full or not cpu else 1.85) + tiles
         if need < 0.9 * free:
             return batch, need, total
     raise SystemExit(f"memory: expected a need below {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens (weights "
@@ -167,11 +165,11 @@ def judge(model, tokenizer, rows):
         for part in (mine[i : i + 16] for i in range(0, len(mine), 16)):
             given = tokenizer.apply_chat_template([r["prompt"] for r in part], add_generation_prompt=True, padding=True, return_tensors="pt")
             out = model.generate(**given.to(model.device), max_new_tokens=longest, do_sample=False, temperature=None, top_p=None, top_k=None)
-            for row, text in zip(part, tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)):
-                ids = torch.tensor([row["ids"]], device=model.device)
-                logits = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - row["start"] + 1).logits[0, :-1].float()
-                nats = torch.nn.functional.cross_entropy(logits, ids[0, row["start"] :]).item()
-                found.append({"line": row["line"], "answer": text.strip(), "nats": nats})
+            for r, text in zip(part, tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)):
+                ids = torch.tensor([r["ids"]], device=model.device)
+                logits = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - r["start"] + 1).logits[0, :-1].float()
+                nats = torch.nn.functional.cross_entropy(logits, ids[0, r["start"] :]).item()
+                found.append({"line": r["line"], "answer": text.strip(), "nats": nats})
     return sorted(gather_object(found), key=lambda x: x["line"])
 
 def scores(rows, judged):
@@ -238,10 +236,9 @@ def run(s):
         raise SystemExit(f"expected what --help names, numbers above 0, and a --batch_size that {state.num_processes} processes can share; found {s}")
     s.model, config, tokenizer = find_model(s.model)
     if s.precision == "auto":
-        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if state.device.type == "cuda" else fast
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
         s.precision = "bfloat16" if fast else "float32"
-    train, held = read(s.train, s, tokenizer), read(s.eval, s, tokenizer)
+    train, held = read(s.train, s.columns, tokenizer, s.method == "dpo"), read(s.eval, s.columns, tokenizer)
     alike = [(len(h["grams"] & t["grams"]) / len(h["grams"] | t["grams"]), f"{h['line']}={t['line']}") for h in held for t in train
              if not h["grams"].isdisjoint(t["grams"])]
     same, near = [lines for share, lines in alike if share == 1], [lines for share, lines in alike if 0.5 < share < 1]
@@ -250,9 +247,8 @@ def run(s):
     longest, tokens, ids, start = max(len(r["ids"]) for r in train), sum(len(r["ids"]) for r in train), train[0]["ids"], train[0]["start"]
     show(f"{len(train)} rows to learn, {tokens} tokens, {longest} in the longest; {len(held)} rows to judge by; {len(near)} near-duplicates "
          f"{near[:9]}.\n--- masked\n{tokenizer.decode(ids[:start])}\n--- learnt\n{tokenizer.decode(ids[start:])}\n---")
-    batch, need, total = fit(s, config, longest, state)
+    batch, need, total = fit(s, config, longest * (2 if s.method == "dpo" else 1), state)
     s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # 2e-3 was measured on 1.3e8
-    show(f"Predicted memory: {need / 1e9:.1f} GB with {batch} rows at once. Learning rate {s.learning_rate:g}, products in {s.precision}.")
     if state.is_main_process and not s.resume:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -261,7 +257,8 @@ def run(s):
     with torch.inference_mode(), torch.autocast(state.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
         model(input_ids=torch.tensor([ids] * batch, device=state.device), logits_to_keep=1)
     pace = 3 * (time.monotonic() - begun) / batch / len(ids)  # there and back takes about three times as long
-    show(f"Predicted time: about {pace * tokens * s.epochs / state.num_processes / 60:.1f} min of training, and twice the judging, which begins now.")
+    show(f"Predicted: {need / 1e9:.1f} GB with {batch} rows at once, {pace * tokens * s.epochs / state.num_processes / 60:.1f} min of training, and "
+         f"twice the judging that begins now. Learning rate {s.learning_rate:g}, products in {s.precision}.")
     before = judge(model, tokenizer, held)
     os.environ["TENSORBOARD_LOGGING_DIR"] = f"{work}/logs"
     trainer, begun = trainer_for(model, tokenizer, train, s, work, batch, state), time.monotonic()
@@ -280,11 +277,10 @@ def run(s):
         files = {part: {"file": Path(path).name, "rows": len(rows), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
                  for part, path, rows in (("train", s.train, train), ("eval", s.eval, held))}
         facts = {"data": files, "minutes": minutes, "peak_gb": round((torch.cuda.max_memory_allocated() or peak) / 1e9, 2), "losses": losses}
-        table = save(s, held, (before, after), facts, work)
+        show(f"score | before | after | difference\n{save(s, held, (before, after), facts, work)}\nWhole: {out}")
         if out.exists():
             out.rename(f"{out}.{int(time.time())}")
         work.rename(out)
-        show(f"score | before | after | difference\n{table}\nWhole: {out}")
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", FutureWarning)

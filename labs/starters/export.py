@@ -31,7 +31,7 @@ def parse(arguments=None):
     parser.add_argument("--output", required=True, help="folder for the merged model; it appears when it is whole")
     parser.add_argument("--base", help="hub id or folder of the base model; default: the one that the adapter names")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the saved weights (default: float32)")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="largest allowed difference of a score, merged against adapter (default: 0.001)")
+    parser.add_argument("--tolerance", type=float, default=1e-3, help="largest difference of a score, merged against adapter (default: 0.001)")
     parser.add_argument("--force", action="store_true", help="replace an earlier merged model in --output")
     return parser.parse_args(arguments)
 
@@ -40,12 +40,12 @@ def parse(arguments=None):
 def find(options):
     """(adapter folder, name of its base model). Stop where something is missing or cannot be merged."""
     folder = Path(options.adapter)
-    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
-        whole = " It holds a whole model: nothing is to be merged." if (folder / "model.safetensors").is_file() else ""
-        raise Stop(f"--adapter {folder}: expected adapter_config.json and adapter_model.safetensors, found no such files.{whole} Fix: name tune.py's output folder.")
+    if lacking := [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]:
+        whole = ": it holds a whole model, nothing is to be merged" if (folder / "model.safetensors").is_file() else ""
+        raise Stop(f"--adapter {folder}: expected an adapter, found no {' and no '.join(lacking)}{whole}. Fix: name the output folder of tune.py.")
     config = PeftConfig.from_pretrained(str(folder))
     if config.peft_type not in ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA"):
-        raise Stop(f"--adapter {folder}: expected a kind that can be merged, found {config.peft_type.value}, which adds tokens instead of changing weights. "
+        raise Stop(f"--adapter {folder}: expected a kind that can be merged, found {config.peft_type.value}, which does not change weights. "
                    "Fix: deploy it with PEFT, as an adapter.")
     base = options.base or config.base_model_name_or_path
     try:
@@ -55,7 +55,8 @@ def find(options):
                    "Fix: --base with the place where the base model is now.") from None
     if stored := getattr(settings, "quantization_config", None):
         method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
-        raise Stop(f"base model {base}: expected full-precision weights, found weights stored as {method}. Fix: --base with the model that they were made from.")
+        raise Stop(f"base model {base}: expected full-precision weights, found weights stored as {method}. "
+                   "Fix: --base with the model that they were made from.")
     out = Path(options.output)
     if out.exists() and not options.force:
         raise Stop(f"--output {out}: expected no such folder, found one. Fix: another --output, or --force to replace it.")
@@ -67,7 +68,7 @@ def find(options):
 # ------------------------------------------------------------------ merge, and check what was merged
 @torch.inference_mode()
 def merge(folder, base):
-    """(merged model in float32, tokenizer, largest difference of a score: merged against adapter on)."""
+    """(merged model in float32, tokenizer, largest difference of a score: merged against adapter, adapter against base)."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(str(folder) if (folder / "tokenizer_config.json").is_file() else base)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
@@ -111,11 +112,12 @@ def run(options):
     model, tokenizer, off, changed = merge(folder, base)
     print(f"The adapter moves a score by up to {changed:.4f}; merged, it differs from the adapter by up to {off:.1e}.")
     if changed == 0:
-        raise Stop(f"{folder}: expected an adapter that changes something, found one that does not. Fix: train it, or look whether --adapter is the right folder.")
+        raise Stop(f"{folder}: expected an adapter that changes something, found one that does not. Fix: train it, or name another --adapter.")
     if off > options.tolerance:
         raise Stop(f"merged model: expected scores within {options.tolerance} of the adapter's, found a difference of {off:.4f}. Nothing was saved. "
                    "Fix: report it to PEFT; until then deploy the adapter itself.")
-    save(model, tokenizer, {"adapter": folder.name, "base": base, "dtype": options.dtype, "largest_difference": off}, out, getattr(torch, options.dtype))
+    facts = {"adapter": folder.name, "base": base, "dtype": options.dtype, "largest_difference": off}
+    save(model, tokenizer, facts, out, getattr(torch, options.dtype))
     print(f"Whole: {out}. Load it with AutoModelForCausalLM.from_pretrained({str(out)!r}, dtype=torch.{options.dtype}).")
 
 

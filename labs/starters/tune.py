@@ -2,11 +2,10 @@
 
     python tune.py --train train.jsonl --eval test.jsonl
     python tune.py --train train.csv --eval test.csv --columns text,label --method qlora
-
 Rows: chat JSONL {"messages": […]}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"} for dpo, or CSV with a header.
 Needs: pip install "torch>=2.13" "transformers>=5.23" "trl>=1.16" "peft>=0.21" bitsandbytes rouge-score tensorboard psutil
 """
-import csv, hashlib, io, json, math, os, re, shutil, sys, time, warnings  # noqa: E401
+import csv, hashlib, io, json, math, os, re, shutil, sys, time, types, warnings  # noqa: E401
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.hf_argparser import HfArg
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, TrlParser
+WORD = re.compile(r"[\w\u0900-\u097f]+")  # Devanagari's vowel signs belong to their word
 
 @dataclass
 class Settings:
@@ -77,11 +77,11 @@ def row_of(given, tokenizer, pairs):
     paired = worse[:-1] in ([], chat[:-1]) and [turn["role"] for turn in worse[-1:]] == ["assistant"]
     if len(chat) < 2 or chat[-1]["role"] != "assistant" or pairs and not paired:
         raise ValueError(f"expected a prompt and the assistant's answer, with dpo also a rejected answer to that prompt; found {str(given)[:150]}")
-    words = re.findall(r"\w+", " ".join(t["content"] for t in chat[:-1] if t["role"] == "user").lower())
+    words = WORD.findall(" ".join(t["content"] for t in chat[:-1] if t["role"] == "user").lower())
     before = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True)["input_ids"]
     ids = tokenizer.apply_chat_template(chat)["input_ids"]
     start = next((i for i, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
-    return {"prompt": chat[:-1], "gold": chat[-1:], "rejected": worse[-1:], "ids": ids, "start": start,
+    return {"prompt": chat[:-1], "gold": chat[-1:], "text": chat[-1]["content"], "rejected": worse[-1:], "ids": ids, "start": start,
             "grams": {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}}
 
 # ------------------------------------------------------------------ model: where it is, what a step needs, how it is loaded
@@ -148,9 +148,9 @@ def trainer_for(model, tokenizer, rows, s, folder, batch, state):
         use_cpu=state.device.type == "cpu", logging_steps=often, save_steps=5 * often, save_total_limit=2, report_to="tensorboard",
         eval_strategy="steps" if checked else "no", eval_steps=5 * often, load_best_model_at_end=bool(checked), logging_nan_inf_filter=False)
     kind, args = (DPOTrainer, DPOConfig(**settings)) if s.method == "dpo" else (SFTTrainer, SFTConfig(**settings))
-    adapter = LoraConfig(r=s.rank, lora_alpha=s.rank, target_modules="all-linear", use_dora=s.method == "dora", task_type="CAUSAL_LM")
+    lora = LoraConfig(r=s.rank, lora_alpha=s.rank, target_modules="all-linear", use_dora=s.method == "dora", task_type="CAUSAL_LM")
     trainer = kind(model, args=args, train_dataset=dataset([rows[i] for i in order[:seen]]), eval_dataset=dataset(checked) if checked else None,
-                   processing_class=tokenizer, peft_config=None if s.method == "full" else adapter,
+                   processing_class=tokenizer, peft_config=None if s.method == "full" else lora,
                    callbacks=[EarlyStoppingCallback(s.patience)] if checked else None)
     for weight in trainer.model.parameters():
         weight.data = weight.data.float() if weight.requires_grad else weight.data  # TRL made a 4-bit model's adapter bfloat16
@@ -179,7 +179,8 @@ def scores(rows, judged):
             return isinstance(json.loads(text), (dict, list))
         except ValueError:
             return False
-    pairs, rouge = [(x["answer"], r["gold"][0]["content"].strip()) for r, x in zip(rows, judged)], RougeScorer(["rougeL"])
+    pairs = [(x["answer"], r["text"].strip()) for r, x in zip(rows, judged)]
+    rouge = RougeScorer(["rougeL"], tokenizer=types.SimpleNamespace(tokenize=lambda text: WORD.findall(text.lower())))  # its own knows a to z only
     found = {"exact_match": [a == g for a, g in pairs], "rouge_l": [rouge.score(g, a)["rougeL"].fmeasure for a, g in pairs],
              "log_perplexity": [x["nats"] for x in judged], "json_valid": [is_json(a) for a, g in pairs if is_json(g)]}
     if len({g for _, g in pairs}) <= min(20, len(pairs) / 3):
@@ -201,21 +202,21 @@ def save(s, rows, sides, facts, work):
     before, after = (scores(rows, judged) for judged in sides)
     measured = {name: {"before": interval(before[name]), "after": interval(x), "difference": interval(x - before[name])} for name, x in after.items()}
     table = "\n".join(f"| {name} | " + " | ".join("{} [{}, {}]".format(*x) for x in row.values()) + " |" for name, row in measured.items())
+    base = Path(s.model).name if Path(s.model).is_dir() else s.model  # a path of this machine helps nobody else
     data = "\n".join(f"- {part}: {x['rows']} rows of `{x['file']}`, sha256 `{x['sha256']}`" for part, x in facts["data"].items())
     for name, judged in zip(("before", "after"), sides):
-        lines = ({"id": r["id"], "prompt": r["prompt"], "gold": r["gold"][0]["content"], "answer": x["answer"]} for r, x in zip(rows, judged))
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (work / f"predictions_{name}.jsonl").write_text(text, encoding="utf-8")
+        lines = [json.dumps({"id": r["id"], "prompt": r["prompt"], "gold": r["text"], "answer": x["answer"]}) for r, x in zip(rows, judged)]
+        (work / f"predictions_{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (work / "metrics.json").write_text(json.dumps(facts | {"scores": measured}, indent=1), encoding="utf-8")
     (work / "sample.py").write_text(SAMPLE.format(prompt=rows[0]["prompt"]), encoding="utf-8")
     (work / "training_args.bin").unlink()  # a pickle
     (work / "README.md").write_text(f"""---
-{"" if Path(s.model).is_dir() else f"base_model: {s.model}"}
+{f"base_model: {base}" if base == s.model else ""}
 library_name: {"transformers" if s.method == "full" else "peft"}
 pipeline_tag: text-generation
 tags: [{s.method}, trl]
 ---
-# {Path(s.output).name}\n\n`{s.model}`, tuned by {s.method} with the settings in `tune.yaml`. `sample.py` asks it.\n\n{data}\n
+# {Path(s.output).name}\n\n`{base}`, tuned by {s.method} with the settings in `tune.yaml`. `sample.py` asks it.\n\n{data}\n
 Greedy answers to {len(rows)} held-out rows before and after, with 95 % bootstrap intervals; the difference is paired. An interval without width
 means that all rows agree, not that it is certain. Perplexity is exp(log_perplexity). Nothing else was measured.\n
 | score | before | after | difference |\n|---|---|---|---|\n{table}\n
@@ -225,7 +226,7 @@ Training: {facts["minutes"]} minutes, {facts["peak_gb"]} GB at its peak, last lo
 
 # ------------------------------------------------------------------ run
 def run(s):
-    out, work, state = Path(s.output), Path(f"{s.output}.part"), PartialState()
+    out, work, state = Path(s.output), Path(f"{s.output}.part"), PartialState(cpu=not torch.accelerator.is_available())
     show = print if state.is_main_process else lambda *_: None
     if s.resume and (work / "tune.yaml").is_file():
         s = Settings(**json.loads((work / "tune.yaml").read_text(encoding="utf-8")) | {"resume": True})
@@ -239,14 +240,15 @@ def run(s):
         fast = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
         s.precision = "bfloat16" if fast else "float32"
     train, held = read(s.train, s.columns, tokenizer, s.method == "dpo"), read(s.eval, s.columns, tokenizer)
-    alike = [(len(h["grams"] & t["grams"]) / len(h["grams"] | t["grams"]), f"{h['line']}={t['line']}") for h in held for t in train
-             if not h["grams"].isdisjoint(t["grams"])]
+    alike = [(len(both) / len(h["grams"] | t["grams"]), f"{h['line']}={t['line']}") for h in held for t in train if (both := h["grams"] & t["grams"])]
     same, near = [lines for share, lines in alike if share == 1], [lines for share, lines in alike if 0.5 < share < 1]
     if same:
         raise SystemExit(f"{s.eval}: expected no row of {s.train}, found lines {', '.join(same[:9])}. Fix: remove them from one of the two.")
     longest, tokens, ids, start = max(len(r["ids"]) for r in train), sum(len(r["ids"]) for r in train), train[0]["ids"], train[0]["start"]
     show(f"{len(train)} rows to learn, {tokens} tokens, {longest} in the longest; {len(held)} rows to judge by; {len(near)} near-duplicates "
          f"{near[:9]}.\n--- masked\n{tokenizer.decode(ids[:start])}\n--- learnt\n{tokenizer.decode(ids[start:])}\n---")
+    if longest > (room := config.get_text_config().max_position_embeddings):
+        raise SystemExit(f"{s.train}: expected rows of at most {room} tokens, the model's context, found {longest}. Fix: shorten or remove the longest.")
     batch, need, total = fit(s, config, longest * (2 if s.method == "dpo" else 1), state)
     s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # 2e-3 was measured on 1.3e8
     if state.is_main_process and not s.resume:
@@ -256,18 +258,16 @@ def run(s):
     model, begun = load(s.model, s, state), time.monotonic()
     with torch.inference_mode(), torch.autocast(state.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
         model(input_ids=torch.tensor([ids] * batch, device=state.device), logits_to_keep=1)
-    pace = 3 * (time.monotonic() - begun) / batch / len(ids)  # there and back takes about three times as long
-    show(f"Predicted: {need / 1e9:.1f} GB with {batch} rows at once, {pace * tokens * s.epochs / state.num_processes / 60:.1f} min of training, and "
-         f"twice the judging that begins now. Learning rate {s.learning_rate:g}, products in {s.precision}.")
+    minutes = 3 * (time.monotonic() - begun) / batch / len(ids) * tokens * s.epochs / state.num_processes / 60  # there and back: about three times
+    show(f"Predicted: {need / 1e9:.1f} GB with {batch} rows at once, {minutes:.1f} min of training, and twice the judging that begins now.")
     before = judge(model, tokenizer, held)
     os.environ["TENSORBOARD_LOGGING_DIR"] = f"{work}/logs"
     trainer, begun = trainer_for(model, tokenizer, train, s, work, batch, state), time.monotonic()
     whole = [f.parent for f in work.glob("checkpoints/*/trainer_state.json") if f.read_text(encoding="utf-8").endswith("\n}\n")]  # written last
     trainer.train(resume_from_checkpoint=str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None)
     losses, minutes = [x["loss"] for x in trainer.state.log_history if "loss" in x], round((time.monotonic() - begun) / 60, 2)
-    if not np.isfinite(losses).all():
-        raise SystemExit(f"expected a loss that is a number, found {losses[-1]}. Fix: lower --learning_rate.")
     trainer.save_model(str(work))
+    state.wait_for_everyone()
     del model, trainer
     model = load(str(work), s, state) if s.method == "full" else PeftModel.from_pretrained(load(s.model, s, state), str(work)).eval()
     after = judge(model, tokenizer, held)  # what was saved, not what is in memory

@@ -6,6 +6,7 @@ Importing the libraries takes most of a run. So one process imports them once an
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -16,13 +17,14 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Iterator, NamedTuple
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers import models
+from helpers import costs, models
 
 STARTERS = Path(__file__).resolve().parent.parent / "labs" / "starters"
 SERVER = textwrap.dedent("""
@@ -260,6 +262,26 @@ def test_a_model_that_does_not_fit_is_refused_with_numbers(runner, place, tiny, 
     config.save_pretrained(large)
     models.load_tokenizer().save_pretrained(large)
     refused(runner, place, large, "memory: expected a need below", "GB", "one row of")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "dora", "full"])
+def test_the_predicted_memory_is_near_the_courses_longer_formula(monkeypatch, method, precision):
+    spec = importlib.util.spec_from_file_location("tune", STARTERS / "tune.py")
+    tune = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "tune", tune)
+    spec.loader.exec_module(tune)
+    config = AutoConfig.for_model("llama", hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+                                  vocab_size=49152, tie_word_embeddings=True)
+    state = SimpleNamespace(device=torch.device("cpu"), num_processes=1)
+    monkeypatch.setattr(tune.psutil, "virtual_memory", lambda: SimpleNamespace(available=1e12))
+    for length in (128, 256, 512):
+        batch, need, total = tune.fit(tune.Settings(method=method, precision=precision), config, length, state)
+        expected = costs.predict(config, method=method, precision={"bfloat16": "autocast"}.get(precision, precision), batch=4, length=length, loss="tiles")
+        assert batch == 4 and total == expected.parameters and need == pytest.approx(expected.memory.peak, rel=0.25), (length, need / 1e9, expected.peak_gb)
+    monkeypatch.setattr(tune.psutil, "virtual_memory", lambda: SimpleNamespace(available=need / 0.95))
+    smaller = tune.fit(tune.Settings(method=method, precision=precision), config, 512, state)
+    assert smaller[0] == 2 and smaller[1] < need, "half the rows at once, where not all fit"
 
 
 # ------------------------------------------------------------------ whole runs

@@ -113,7 +113,7 @@ def fit(s, config, longest, state):
     free = psutil.virtual_memory().available / state.num_processes if cpu else torch.cuda.mem_get_info()[0]
     for batch in (b for b in range(s.batch_size // state.num_processes, 0, -1) if s.batch_size // state.num_processes % b == 0):
         tiles = 32 * min(batch * longest, 4096) * min(text.vocab_size, 32768)  # in which TRL scores the vocabulary
-        need = 0.6e9 + weights + adam + batch * longest * token * (1.3 if full or not cpu else 1.85) + tiles
+        need = 0.6e9 + weights + adam + batch * longest * token * ({"full": 1.3, "dora": 2.6}.get(s.method, 1.85) if cpu else 1.3) + tiles
         if need < 0.9 * free:
             return batch, need, total
     raise SystemExit(f"memory: expected a need below {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens (weights "
@@ -122,9 +122,9 @@ def fit(s, config, longest, state):
 def load(name, s, state):
     """The model in float32, or in bfloat16 on a GPU that trains only an adapter; with qlora packed in 4 bits (NF4)."""
     quick = torch.bfloat16 if s.precision == "bfloat16" else torch.float32
-    packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=quick)
+    four_bits = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=quick)
     model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32 if state.device.type == "cpu" or s.method == "full" else quick,
-                                                 quantization_config=packed if s.method == "qlora" else None, device_map={"": state.device})
+                                                 quantization_config=BitsAndBytesConfig(**four_bits) if s.method == "qlora" else None, device_map={"": state.device})
     for layer in model.modules():  # else bitsandbytes packs 4-bit layers anew at their first use on some CPUs, and no gradient passes them any more
         layer.support_avx512bf16_for_cpu = False
     return model.eval()
@@ -248,7 +248,7 @@ def run(s):
     show(f"{len(train)} rows to learn, {tokens} tokens, {longest} in the longest; {len(held)} rows to judge by; {len(near)} near-duplicates "
          f"{near[:9]}.\n--- masked\n{tokenizer.decode(ids[:start])}\n--- learnt\n{tokenizer.decode(ids[start:])}\n---")
     if longest > (room := config.get_text_config().max_position_embeddings):
-        raise SystemExit(f"{s.train}: expected rows of at most {room} tokens, the model's context, found {longest}. Fix: shorten or remove the longest.")
+        raise SystemExit(f"{s.train}: expected rows of at most {room} tokens, the model's context, found {longest}. Fix: shorten or remove them.")
     batch, need, total = fit(s, config, longest * (2 if s.method == "dpo" else 1), state)
     s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # 2e-3 was measured on 1.3e8
     if state.is_main_process and not s.resume:

@@ -123,8 +123,9 @@ def load(name, s, state):
     """The model in float32, or in bfloat16 on a GPU that trains only an adapter; with qlora packed in 4 bits (NF4)."""
     quick = torch.bfloat16 if s.precision == "bfloat16" else torch.float32
     four_bits = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=quick)
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32 if state.device.type == "cpu" or s.method == "full" else quick,
-                                                 quantization_config=BitsAndBytesConfig(**four_bits) if s.method == "qlora" else None, device_map={"": state.device})
+    model = AutoModelForCausalLM.from_pretrained(
+        name, dtype=quick if state.device.type == "cuda" and s.method != "full" else torch.float32, device_map={"": state.device},
+        quantization_config=BitsAndBytesConfig(**four_bits) if s.method == "qlora" else None)
     for layer in model.modules():  # else bitsandbytes packs 4-bit layers anew at their first use on some CPUs, and no gradient passes them any more
         layer.support_avx512bf16_for_cpu = False
     return model.eval()
@@ -168,8 +169,7 @@ def judge(model, tokenizer, rows):
             for r, text in zip(part, tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)):
                 ids = torch.tensor([r["ids"]], device=model.device)
                 logits = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - r["start"] + 1).logits[0, :-1].float()
-                nats = torch.nn.functional.cross_entropy(logits, ids[0, r["start"] :]).item()
-                found.append({"line": r["line"], "answer": text.strip(), "nats": nats})
+                found.append({"line": r["line"], "answer": text.strip(), "nats": torch.nn.functional.cross_entropy(logits, ids[0, r["start"] :]).item()})
     return sorted(gather_object(found), key=lambda x: x["line"])
 
 def scores(rows, judged):

@@ -169,7 +169,7 @@ def judge(model, tokenizer, rows):
             for r, text in zip(part, tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)):
                 ids = torch.tensor([r["ids"]], device=model.device)
                 said = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - r["start"] + 1).logits[0, :-1].float()
-                found.append({"line": r["line"], "answer": text.strip(), "nats": torch.nn.functional.cross_entropy(said, ids[0, r["start"] :]).item()})
+                found.append({"line": r["line"], "answer": text.strip(), "nats": torch.nn.functional.cross_entropy(said, ids[0, r["start"]:]).item()})
     return sorted(gather_object(found), key=lambda x: x["line"])
 
 def scores(rows, judged):

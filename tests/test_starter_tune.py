@@ -22,9 +22,11 @@ from typing import Any, Iterator, NamedTuple
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM
+from trl import SFTConfig, SFTTrainer
 
-from helpers import costs, models
+from helpers import costs, models, training
 
 STARTERS = Path(__file__).resolve().parent.parent / "labs" / "starters"
 SERVER = textwrap.dedent("""
@@ -167,6 +169,16 @@ def facts(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="session")
+def tune() -> Any:
+    """The script as a module, for what needs no run."""
+    spec = importlib.util.spec_from_file_location("tune", STARTERS / "tune.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tune"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 # ------------------------------------------------------------------ the script as text
 
 
@@ -264,13 +276,19 @@ def test_a_model_that_does_not_fit_is_refused_with_numbers(runner, place, tiny, 
     refused(runner, place, large, "memory: expected a need below", "GB", "one row of")
 
 
+def test_the_label_mask_is_that_of_trls_completion_only_loss(tune, tiny, tmp_path):
+    tokenizer, rows = models.load_tokenizer(tiny), [chat(n) for n in range(3)]
+    pairs = Dataset.from_list([{"prompt": r["messages"][:-1], "completion": r["messages"][-1:]} for r in rows])
+    trainer = SFTTrainer(AutoModelForCausalLM.from_pretrained(tiny), train_dataset=pairs, processing_class=tokenizer,
+                         args=SFTConfig(output_dir=str(tmp_path), **training.quiet_settings(0)))
+    for row, theirs in zip(rows, trainer.train_dataset):
+        ours = tune.row_of(row, tokenizer, False)
+        assert ours["ids"] == theirs["input_ids"] and [-100] * ours["start"] + ours["ids"][ours["start"] :] == theirs["labels"]
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["lora", "qlora", "dora", "full"])
-def test_the_predicted_memory_is_near_the_courses_longer_formula(monkeypatch, method, precision):
-    spec = importlib.util.spec_from_file_location("tune", STARTERS / "tune.py")
-    tune = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "tune", tune)
-    spec.loader.exec_module(tune)
+def test_the_predicted_memory_is_near_the_courses_longer_formula(monkeypatch, tune, method, precision):
     config = AutoConfig.for_model("llama", hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
                                   num_key_value_heads=3, vocab_size=49152, tie_word_embeddings=True)
     state = SimpleNamespace(device=torch.device("cpu"), num_processes=1)

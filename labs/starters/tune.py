@@ -158,7 +158,7 @@ def trainer_for(model, tokenizer, rows, s, folder, batch, state):
     return trainer
 
 # ------------------------------------------------------------------ judge: the same rows before and after
-@torch.inference_mode()
+@torch.no_grad()
 def judge(model, tokenizer, rows):
     """Per row the greedy answer, and the nats per token of the gold one; each process takes its share of the rows."""
     found, longest = [], math.ceil(1.25 * max(len(r["ids"]) - r["start"] for r in rows))
@@ -226,7 +226,7 @@ Training: {facts["minutes"]} minutes, {facts["peak_gb"]} GB at its peak, last lo
 
 # ------------------------------------------------------------------ run
 def run(s):
-    out, work, state = Path(s.output), Path(f"{s.output}.part"), PartialState(cpu=not torch.accelerator.is_available())
+    out, work, state = Path(s.output), Path(f"{Path(s.output)}.part"), PartialState(cpu=not torch.accelerator.is_available())
     show = print if state.is_main_process else lambda *_: None
     if s.resume and (work / "tune.yaml").is_file():
         s = Settings(**json.loads((work / "tune.yaml").read_text(encoding="utf-8")) | {"resume": True})
@@ -256,7 +256,7 @@ def run(s):
         work.mkdir(parents=True)
         (work / "tune.yaml").write_text(json.dumps(asdict(s) | {"force": False}, indent=1), encoding="utf-8")
     model, begun = load(s.model, s, state), time.monotonic()
-    with torch.inference_mode(), torch.autocast(state.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+    with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
         model(input_ids=torch.tensor([ids] * batch, device=state.device), logits_to_keep=1)
     minutes = 3 * (time.monotonic() - begun) / batch / len(ids) * tokens * s.epochs / state.num_processes / 60  # there and back: about three times
     show(f"Predicted: {need / 1e9:.1f} GB with {batch} rows at once, {minutes:.1f} min of training, and twice the judging that begins now.")

@@ -5,7 +5,9 @@ Importing the libraries takes most of a run. So one process imports them once an
 
 from __future__ import annotations
 
+import atexit
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -18,7 +20,7 @@ import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -117,14 +119,19 @@ class Runner:
         return self.end()
 
 
+@functools.cache
+def the_runner() -> Runner:
+    """One for all tests of the starters, whichever file they stand in."""
+    runner = Runner()
+    atexit.register(runner.process.stdin.close)  # at the end of its input it ends itself
+    return runner
+
+
 @pytest.fixture(scope="session")
-def runner() -> Iterator[Runner]:
+def runner() -> Runner:
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")
-    runner = Runner()
-    yield runner
-    runner.process.stdin.close()
-    runner.process.wait(10)
+    return the_runner()
 
 
 # ------------------------------------------------------------------ a folder with the script, a model and rows in it
@@ -139,9 +146,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
+@functools.cache
+def tiny_model(folder: Path) -> Path:
     tokenizer = models.load_tokenizer()
     torch.manual_seed(0)
     config = AutoConfig.for_model("llama", vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
@@ -149,6 +155,12 @@ def tiny(tmp_path_factory) -> Path:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A random Llama of two layers with the course's tokenizer."""
+    return tiny_model(tmp_path_factory.getbasetemp() / "tiny")
 
 
 @pytest.fixture

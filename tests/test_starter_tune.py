@@ -387,6 +387,7 @@ def test_nothing_is_overwritten_without_force(runner, whole):
     assert done.code == 1 and "--force" in done.err and (whole[0] / "tuned" / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.trains
 def test_killed_half_way_and_resumed_it_ends_as_the_uninterrupted_run(runner, whole):
     folder, _ = whole
     child = runner.start(folder, "tune.py", "--config", "tune.yaml", "--output", "cut")[0]
@@ -404,6 +405,7 @@ def test_killed_half_way_and_resumed_it_ends_as_the_uninterrupted_run(runner, wh
     assert facts(folder / "cut")["scores"] == facts(folder / "tuned")["scores"]
 
 
+@pytest.mark.trains
 def test_two_processes_give_the_loss_of_one(runner, whole):
     folder, _ = whole
     done = runner(folder, "tune.py", "--config", "tune.yaml", "--output", "two", processes=2)
@@ -431,6 +433,7 @@ def test_a_full_disk_is_named_and_leaves_no_result(runner, place, tiny):
     assert not (place / "tuned").exists()
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("method", ["qlora", "dora", "full"])
 def test_other_methods_train_and_are_judged_as_saved(runner, place, tiny, method):
     done = runner(place, *flags(tiny, method=method, learning_rate=5e-3))
@@ -441,6 +444,7 @@ def test_other_methods_train_and_are_judged_as_saved(runner, place, tiny, method
     assert config.get("use_dora", False) == (method == "dora") and (place / "tuned" / "model.safetensors").exists() == (method == "full")
 
 
+@pytest.mark.trains
 def test_dpo_learns_from_pairs_with_and_without_a_prompt_of_their_own(runner, place, tiny):
     talk = [chat(n)["messages"] for n in range(8)]
     write_rows(place / "train.jsonl", [
@@ -455,6 +459,7 @@ def test_dpo_learns_from_pairs_with_and_without_a_prompt_of_their_own(runner, pl
     assert done.code == 1 and "train.jsonl, line 1" in done.err and "rejected" in done.err
 
 
+@pytest.mark.trains
 def test_early_stopping_keeps_the_best_of_rows_that_are_not_the_evaluation(runner, place, tiny):
     write_rows(place / "train.jsonl", [chat(n) for n in range(20)])
     done = runner(place, *flags(tiny, method="full", learning_rate=1.0, patience=1, epochs=8))
@@ -462,6 +467,7 @@ def test_early_stopping_keeps_the_best_of_rows_that_are_not_the_evaluation(runne
     assert done.code == 0 and len(m["losses"]) < 36, "18 rows, 8 epochs, 4 a step: 36 steps unless it stops"
 
 
+@pytest.mark.trains
 def test_json_is_scored_where_gold_is_json(runner, place, tiny):
     rows = [chat(n) for n in range(100, 104)]
     for row in rows[:2]:

@@ -111,6 +111,8 @@ def test_an_adapter_of_another_model_an_untrained_one_and_a_prompt_are_refused(r
     config.hidden_size = 48
     AutoModelForCausalLM.from_config(config).save_pretrained(other)
     make_adapter(tiny, place / "tuned")
+    refused(runner, place, "--base", str(other), words=("tokenizer",))
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(other)
     refused(runner, place, "--base", str(other), words=("an adapter of this model",))
 
 

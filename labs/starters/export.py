@@ -38,7 +38,7 @@ def parse(arguments=None):
 
 # ------------------------------------------------------------------ look: nothing heavy before all is known to be there
 def find(options):
-    """(adapter folder, name of its base model). Stop where something is missing or cannot be merged."""
+    """(adapter folder, name of its base model, tokenizer, output). Stop where something is missing or cannot be merged."""
     folder = Path(options.adapter)
     if lacking := [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]:
         whole = ": it holds a whole model, nothing is to be merged" if (folder / "model.safetensors").is_file() else ""
@@ -50,9 +50,10 @@ def find(options):
     base = options.base or config.base_model_name_or_path
     try:
         settings = AutoConfig.from_pretrained(base)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder) if (folder / "tokenizer_config.json").is_file() else base)
     except (OSError, ValueError) as error:
-        raise Stop(f"base model {base}: expected a folder or a hub id (which needs a network once), found: {str(error).strip().splitlines()[0]} "
-                   "Fix: --base with the place where the base model is now.") from None
+        raise Stop(f"base model {base}: expected a folder or a hub id (which needs a network once) with a tokenizer, found: "
+                   f"{str(error).strip().splitlines()[0]} Fix: --base with the place where the base model is now.") from None
     if stored := getattr(settings, "quantization_config", None):
         method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
         raise Stop(f"base model {base}: expected full-precision weights, found weights stored as {method}. "
@@ -62,15 +63,14 @@ def find(options):
         raise Stop(f"--output {out}: expected no such folder, found one. Fix: another --output, or --force to replace it.")
     if out.exists() and (out.is_file() or (any(out.iterdir()) and not (out / "export.json").is_file())):
         raise Stop(f"--force: expected a folder that export.py made, found {out} without export.json. Fix: choose another --output.")
-    return folder, base, out
+    return folder, base, tokenizer, out
 
 
 # ------------------------------------------------------------------ merge, and check what was merged
 @torch.inference_mode()
-def merge(folder, base):
-    """(merged model in float32, tokenizer, largest difference of a score: merged against adapter, adapter against base)."""
+def merge(folder, base, tokenizer):
+    """(merged model in float32, largest difference of a score: merged against adapter, adapter against base)."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder) if (folder / "tokenizer_config.json").is_file() else base)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     try:
         tuned = PeftModel.from_pretrained(model, str(folder)).eval()
@@ -81,7 +81,7 @@ def merge(folder, base):
     with tuned.disable_adapter():
         changed = (tuned(input_ids=ids).logits - with_adapter).abs().max().item()
     merged = tuned.merge_and_unload(safe_merge=True)  # refuses weights that are no numbers
-    return merged, tokenizer, (merged(input_ids=ids).logits - with_adapter).abs().max().item(), changed
+    return merged, (merged(input_ids=ids).logits - with_adapter).abs().max().item(), changed
 
 
 def save(model, tokenizer, facts, out, dtype):
@@ -105,8 +105,8 @@ def save(model, tokenizer, facts, out, dtype):
 
 def run(options):
     transformers_logging.disable_progress_bar()
-    folder, base, out = find(options)
-    model, tokenizer, off, changed = merge(folder, base)
+    folder, base, tokenizer, out = find(options)
+    model, off, changed = merge(folder, base, tokenizer)
     print(f"The adapter moves a score by up to {changed:.4f}; merged, it differs from the adapter by up to {off:.1e}.")
     if changed == 0:
         raise Stop(f"{folder}: expected an adapter that changes something, found one that does not. Fix: train it, or name another --adapter.")

@@ -49,12 +49,12 @@ def find(options):
                    "Fix: deploy it with PEFT, as an adapter.")
     base = options.base or config.base_model_name_or_path
     try:
-        settings = AutoConfig.from_pretrained(base)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder) if (folder / "tokenizer_config.json").is_file() else base)
+        stored = getattr(AutoConfig.from_pretrained(base), "quantization_config", None)
+        tokenizer = None if stored else AutoTokenizer.from_pretrained(str(folder) if (folder / "tokenizer_config.json").is_file() else base)
     except (OSError, ValueError) as error:
         raise Stop(f"base model {base}: expected a folder or a hub id (which needs a network once) with a tokenizer, found: "
                    f"{str(error).strip().splitlines()[0]} Fix: --base with the place where the base model is now.") from None
-    if stored := getattr(settings, "quantization_config", None):
+    if stored:
         method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
         raise Stop(f"base model {base}: expected full-precision weights, found weights stored as {method}. "
                    "Fix: --base with the model that they were made from.")

@@ -15,12 +15,8 @@ from .scores import power_curve, probability_bars, reliability_curve, score_bars
 from .tokens import TokenStrip, fertility_bars, token_strip
 
 __all__ = [
-<<<<<<< HEAD
-    "Chart", "TokenStrip", "as_png", "fertility_bars", "levels_over_weights", "live_loss", "loss_curve", "loss_curves", "memory_bars", "power_curve",
-    "predicted_measured", "probability_bars", "progress_bars", "reliability_curve", "run_curves", "score_bars", "score_curves", "speed_dots", "split_bars",
-=======
-    "Chart", "TokenStrip", "as_png", "cost_lines", "fertility_bars", "levels_over_weights", "live_loss", "loss_curve", "loss_curves", "memory_bars", "power_curve",
-    "predicted_measured", "probability_bars", "reliability_curve", "run_curves", "score_bars", "score_curves", "speed_dots", "split_bars",
->>>>>>> decide
+    "Chart", "TokenStrip", "as_png", "cost_lines", "fertility_bars", "levels_over_weights", "live_loss", "loss_curve", "loss_curves", "memory_bars",
+    "power_curve", "predicted_measured", "probability_bars", "progress_bars", "reliability_curve", "run_curves", "score_bars", "score_curves", "speed_dots",
+    "split_bars",
     "token_strip", "value_bars", "value_curves",
 ]

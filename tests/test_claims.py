@@ -84,6 +84,12 @@ def test_a_lost_output_is_an_error_and_not_a_verdict(tmp_path, monkeypatch):
         found("E1", ROWS)
 
 
+def test_the_ledger_as_a_table_has_every_claim_with_its_condition():
+    shown = decisions.ledger_table(ENTRIES.values())
+    assert list(shown.index) == list(ENTRIES) and shown.loc["P7", "verdict"].startswith("holds when a step has") and "slowdown.jsonl" in shown.loc["P7", "sources"]
+    assert not shown.isna().any(axis=None) and (shown["seen"] != "").all()
+
+
 # ---------------------------------------------------------------- verdicts turn with their rows
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Callable, Iterable, Mapping
 
+import pandas as pd
+
 from helpers import results
 from helpers.evaluation import Interval
 
@@ -105,6 +107,15 @@ def ledger(rows: Rows | None = None) -> list[Entry]:
     """Every claim with its finding, from the stored rows or from `rows`. Raises LookupError where a lesson lost the output that a claim reads."""
     rows = evidence.stored_rows() if rows is None else rows
     return [Entry(one, judge(one, rows)) for one in all_claims()]
+
+
+def ledger_table(entries: Iterable[Entry]) -> pd.DataFrame:
+    """The ledger as a table: one line per claim, index its id; columns `document`, `says`, `verdict` with its condition, `seen` and `sources`."""
+    return pd.DataFrame([{
+        "id": one.claim.id, "document": DOCUMENTS[one.claim.document], "says": one.claim.says,
+        "verdict": f"{one.finding.verdict} {one.finding.when}".strip(),
+        "seen": one.finding.seen, "sources": "; ".join(map(str, one.finding.sources)),
+    } for one in entries]).set_index("id")
 
 
 def judge(one: Claim, rows: Rows) -> Finding:

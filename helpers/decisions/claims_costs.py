@@ -156,7 +156,7 @@ def little_memory(rows):
     return either(all(found[m]["peak_gb"] < best for m in ("lora", "qlora")), said, *sources)
 
 
-@claim("P14", "slmops", "Out of memory: batch 1 and accumulation 16.", "07, Gradient accumulation equals the large batch")
+@claim("P14", "slmops", "Against running out of memory: batch 1 and accumulation 16.", "07, Gradient accumulation equals the large batch")
 def smaller_batch(rows):
     large, small = (costs.predict(cost(rows, "qlora")["config"], method="qlora", batch=batch, length=256,
                                   accumulation=16 // batch).peak_gb for batch in (16, 1))

@@ -53,7 +53,7 @@ def template(rows):
     return either(better[1] == "True", f"easy questions right: own template {found[1]}, another model's {found[2]}", source)
 
 
-@claim("E6", "slmops", "A text template without an end mark after the answer (the document's own example).", "04, No end token; 10, Case 3")
+@claim("E6", "slmops", "A text template needs no end mark after the answer (the document's own example has none).", "04, No end token; 10, Case 3")
 def end_mark(rows):
     found, source = read_lesson("04_prepare_data", "No end token", r"without it, the answers are longer: (True|False)")
     clinic, second = read_lesson("10_failure_clinic", "Case 3: the answer that never ends", r"answers of more than one word: (\d+) of (\d+)")

@@ -439,7 +439,7 @@ def test_other_methods_train_and_are_judged_as_saved(runner, place, tiny, method
     done = runner(place, *flags(tiny, method=method, learning_rate=5e-3))
     assert done.code == 0, done.err
     m = facts(place / "tuned")
-    assert m["losses"][-1] < m["losses"][0] and m["scores"]["log_perplexity"]["difference"][0] < 0
+    assert m["scores"]["log_perplexity"]["difference"][0] < 0
     config = json.loads((place / "tuned" / "adapter_config.json").read_text()) if method != "full" else {}
     assert config.get("use_dora", False) == (method == "dora") and (place / "tuned" / "model.safetensors").exists() == (method == "full")
 

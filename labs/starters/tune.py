@@ -107,13 +107,13 @@ def fit(s, config, longest, state):
     text, cpu, full = config.get_text_config(), state.device.type != "cuda", s.method == "full"
     matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and not re.search("embed|head", name)]
     total, linear, wide = sum(p.numel() for p in model.parameters()), sum(w.numel() for w in matrices), 4 if full or cpu else 2
-    weights = wide * (total - linear) + linear * (0.52 + 4 * cpu if s.method == "qlora" else wide)
+    weights = wide * (total - linear) + linear * (0.52 + 4 * cpu if s.method == "qlora" else wide) + 6 * linear * (s.method == "dora")
     adam = 12 * total if full else 16 * s.rank * sum(sum(w.shape) for w in matrices)
     token = text.num_hidden_layers * (10 * text.hidden_size + 4 * text.intermediate_size) * (4 if s.precision == "float32" else 2)  # for the way back
     free = psutil.virtual_memory().available / state.num_processes if cpu else torch.cuda.mem_get_info()[0]
     for batch in (b for b in range(s.batch_size // state.num_processes, 0, -1) if s.batch_size // state.num_processes % b == 0):
         tiles = 32 * min(batch * longest, 4096) * min(text.vocab_size, 32768)  # in which TRL scores the vocabulary
-        need = 0.6e9 + weights + adam + batch * longest * token * ({"full": 1.3, "dora": 2.6}.get(s.method, 1.85) if cpu else 1.3) + tiles
+        need = 0.6e9 + weights + adam + batch * longest * token * ({"full": 1.3, "dora": 2.35}.get(s.method, 1.85) if cpu else 1.3) + tiles
         if need < 0.9 * free:
             return batch, need, total
     raise SystemExit(f"memory: expected a need below {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens (weights "

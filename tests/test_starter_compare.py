@@ -252,7 +252,7 @@ def test_the_readme_tells_what_the_stored_rows_say():
     readme = (SCRIPT.parent / "README.md").read_text(encoding="utf-8")
     reading, prompts = stored("reading")[0], {need: stored("prompts", need=need, split="test")[0] for need in ("extract", "tone", "reply")}
     tuned = {need: stored("difficulty", need=need, epochs=epochs)[0] for need, epochs in (("extract", 3), ("tone", 2))}
-    one = {"need": "tone", "split": "validation", "epochs": 1, "start": "pretrained", "seed": 0, "rows": None, "copies": 1, "noise": 0.0}
+    one = {"need": "tone", "split": "validation", "epochs": 1, "start": "pretrained", "seed": 0, "rows": None, "copies": 1, "noise": 0.0, "alpha": 16, "targets": "all-linear", "loss_on": "answer"}
     lora, full = stored("tuning", method="lora", learning_rate=2e-3, rank=16, **one)[0], stored("tuning", method="full", learning_rate=1e-4, **one)[0]
     shots = {"need": "tone", "split": "validation", "k": 8, "decode": "written"}
     near, fixed = stored("prompts", choice="nearest", **shots)[0], stored("prompts", choice="balanced", **shots)[0]
@@ -261,7 +261,7 @@ def test_the_readme_tells_what_the_stored_rows_say():
     for score in scores:
         assert "{:.3f} [{:.3f}, {:.3f}]".format(*score[:3]) in readme, score
     for few in (25, 200):
-        rows = stored("tuning", need="tone", split="test", epochs=2, rows=few, start="pretrained", method="lora", copies=1)
+        rows = stored("tuning", need="tone", split="test", epochs=2, rows=few, start="pretrained", method="lora", copies=1, noise=0.0)
         right = [row["score"][0] for row in rows if row["recipe"]["seed"] in (0, 1, 2)]
         assert len(right) == 3 and f"{few} rows {min(right):.2f} to {max(right):.2f}" in readme, right
     for need in tuned:

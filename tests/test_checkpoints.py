@@ -88,6 +88,7 @@ KILLS = textwrap.dedent("""
 """)
 
 
+@pytest.mark.trains  # takes a quarter of a minute or more
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
 def test_killed_at_any_moment_the_last_whole_checkpoint_goes_on_to_the_same_end(tmp_path):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLS, str(tmp_path)], capture_output=True, text=True, timeout=300,

@@ -120,6 +120,7 @@ def test_copies_with_a_greeting_in_small_letters_are_found_as_leaks():
     assert sorted(pair.second for pair in found) == sorted(c["id"] for c in copies)
 
 
+@pytest.mark.trains  # takes a quarter of a minute or more
 def test_early_stopping_stops_and_the_event_files_hold_what_was_logged(tiny, tokenizer, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     trainer = trainer_of(tiny, tokenizer, pairs(rows[:4]), tmp_path, evaluation=pairs(rows[8:]), learning_rate=1.0, max_steps=20, eval_strategy="steps",

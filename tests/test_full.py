@@ -149,6 +149,7 @@ def test_grouping_rows_of_like_length_leaves_less_padding(tiny, tokenizer, tmp_p
     assert torch.equal(state, torch.get_rng_state()), "looking draws nothing from the training's own numbers"
 
 
+@pytest.mark.trains  # takes a quarter of a minute or more
 def test_speed_is_measured_on_a_tiny_model_as_on_the_real_one(tiny, tokenizer, monkeypatch):
     monkeypatch.setattr(models, "load_model", lambda: copy.deepcopy(tiny))
     monkeypatch.setattr(models, "has_fast_bf16", lambda: False)

@@ -59,6 +59,7 @@ def whole(tmp_path_factory) -> Path:
 # ---------------------------------------------------------------- killed
 
 
+@pytest.mark.trains  # takes a quarter of a minute or more
 def test_killed_at_any_moment_the_index_holds_the_old_or_the_new_state(tmp_path):
     folder, rng = tmp_path / "index", random.Random(0)
     states = [sorted(chunks(words, count), key=lambda c: c.id) for words, count in (("old pump", 60), ("new filter", 45))]
@@ -101,6 +102,7 @@ def test_killed_while_it_is_made_the_index_is_made_again(tmp_path):
 # ---------------------------------------------------------------- two at once
 
 
+@pytest.mark.trains  # takes a quarter of a minute or more
 def test_two_writers_wait_for_each_other_and_lose_nothing(tmp_path):
     folder = tmp_path / "index"
     code = """
@@ -140,6 +142,7 @@ def test_a_writer_that_waits_too_long_says_so_and_readers_never_wait(tmp_path, m
     assert index.update(chunks("filter"), 1).changed == 40  # the lock of a killed process is free
 
 
+@pytest.mark.trains  # takes a quarter of a minute or more
 def test_an_open_reader_sees_each_whole_state_while_another_process_writes(tmp_path):
     reader = Index(tmp_path / "index", WordsEmbedder())
     reader.update(chunks("one"), 1)

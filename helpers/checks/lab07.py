@@ -81,7 +81,7 @@ exercise_1 = Exercise(
         Mistake(lambda c, a: _bytes(c, a) | {"gradients": 0},
                 "No gradients? The backward pass computes one for each trained weight, and keeps it until the update.", credit=0.5),
     ],
-    after="All weights need 16 bytes each, whatever the batch. An adapter needs 16 for its few, and 4 for each frozen one.",
+    after="All weights need 16 bytes each, whatever the batch. With an adapter, its few weights need 16 each, the frozen ones 4.",
 )
 
 # ---------------------------------------------------------------- 2: accumulation that equals the large batch
@@ -92,7 +92,8 @@ def tiny_llama(layers: int = 1, hidden: int = 16, vocabulary: int = 40, seed: in
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model("llama", vocab_size=vocabulary, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-                                  num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, use_cache=False)
+                                  num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+                                  use_cache=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config).eval()
@@ -325,8 +326,8 @@ exercise_5 = Exercise(
     returns="two numbers: the epoch of the stop and the epoch that is kept, counted from 1",
     mistakes=[
         Mistake(lambda l, p: _stop(l, p, late=1),
-                "You stop one epoch too late: your count goes past `patience`. Patience 1 means that the first look without progress ends the run. "
-                "Do you ask for > where >= is meant?", credit=0.5),
+                "You stop one epoch too late: your count goes past `patience`. Patience 1 means that the first look without progress ends the run: "
+                "ask for >=, not for >.", credit=0.5),
         Mistake(lambda l, p: tuple(n - 1 for n in _stop(l, p)),
                 "Your epochs are counted from 0. The first epoch is 1: use enumerate(losses, start=1).", credit=0.5),
         Mistake(lambda l, p: _stop(l, p, previous=True),

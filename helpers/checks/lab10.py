@@ -6,7 +6,7 @@ import math
 from functools import cache
 from typing import Any, Callable, Mapping, Sequence
 
-from helpers import models
+from helpers import data, models
 
 from .compare import plain
 from .exercise import Exercise, Mistake, Prediction
@@ -29,11 +29,13 @@ def _row(tokenizer: Any, message: str, tone: str, template: bool = True, prompt_
     return {"input_ids": ids, "labels": labels if end else [MASKED if token == tokenizer.eos_token_id else token for token in labels]}
 
 
-def _run(tokenizer: Any, faults: Sequence[Mapping[str, bool]], test: Sequence[str] = ()) -> Run:
+MESSAGES = [("The pump leaks again, for the third time!", "angry"), ("Thank you, the new seal fits.", "thankful"),
+            ("Is it safe to run it over night?", "worried"), ("Which of the two valves do you mean?", "confused")]
+
+
+def _run(tokenizer: Any, faults: Sequence[Mapping[str, bool]], test: Sequence[str] = (), messages: Sequence[tuple[str, str]] = MESSAGES) -> Run:
     """A run of as many rows as there are faults, filled up on the right; `test`: its test messages."""
-    messages = [("The pump leaks again, for the third time!", "angry"), ("Thank you, the new seal fits.", "thankful"),
-                ("Is it safe to run it over night?", "worried"), ("Which of the two valves do you mean?", "confused")]
-    rows = [_row(tokenizer, *messages[n % 4], **fault) for n, fault in enumerate(faults)]
+    rows = [_row(tokenizer, *messages[n], **fault) for n, fault in enumerate(faults)]
     longest = max(len(row["input_ids"]) for row in rows) + 3
     fill = lambda values, with_what: values + [with_what] * (longest - len(values))
     return {"input_ids": [fill(row["input_ids"], tokenizer.pad_token_id) for row in rows],
@@ -84,6 +86,17 @@ def _runs() -> dict[str, tuple]:
         "two causes": ([{"template": False, "end": False}] * 4, ["Thank you, the new seal fits."]),
     }
     return {name: (tokenizer, _run(tokenizer, faults, test)) for name, (faults, test) in runs.items()}
+
+
+def patients() -> dict[str, Run]:
+    """Six runs on messages of the desk, each under a letter: one is healthy, four have one cause, one has two. For the lab."""
+    tokenizer, tone = models.load_tokenizer(), data.load_tone()
+    rows = [(data.prompt_of(row), row["messages"][-1]["content"]) for row in list(tone["train"])[:4]]
+    test = [data.prompt_of(row) for row in list(tone["test"])[:4]]
+    leaked = [*test[:3], rows[2][0]]
+    faults = {"A": ({"prompt_too": True}, test), "B": ({"template": False}, test), "C": ({}, leaked), "D": ({"end": False}, test), "E": ({}, test),
+              "F": ({"template": False, "end": False}, test)}
+    return {letter: _run(tokenizer, [fault] * 4, messages, rows) for letter, (fault, messages) in faults.items()}
 
 
 exercise_1 = Exercise(

@@ -20,12 +20,13 @@ Batch = dict[str, torch.Tensor]
 # ---------------------------------------------------------------- 1: the bytes of a step, from a config
 
 
-def _parameters(config: Mapping[str, Any], *, shared_heads: bool = True, tied: bool | None = None, norms: bool = True, mlp: int = 3) -> int:
+def _parameters(config: Mapping[str, Any], *, shared_heads: bool = True, tied: bool | None = None, norms: bool = True, mlp: int = 3,
+                last: bool = True) -> int:
     hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     narrow = hidden // heads * (config["num_key_value_heads"] if shared_heads else heads)
     layer = 2 * hidden * hidden + 2 * hidden * narrow + mlp * hidden * inner + (2 * hidden if norms else 0)
     tables = 1 if (config["tie_word_embeddings"] if tied is None else tied) else 2
-    return config["num_hidden_layers"] * layer + (hidden if norms else 0) + tables * config["vocab_size"] * hidden
+    return config["num_hidden_layers"] * layer + (hidden if norms and last else 0) + tables * config["vocab_size"] * hidden
 
 
 def _bytes(config: Mapping[str, Any], adapter: int, averages: int = 2, frozen_too: bool = False, width: int = 4, **faults: Any) -> dict[str, int]:
@@ -74,6 +75,14 @@ exercise_1 = Exercise(
         Mistake(lambda c, a: _bytes(c, a, norms=False),
                 "The norms are missing: each layer has two of hidden_size weights, and one more stands after the last layer. They are few, but the "
                 "count should be exact.", credit=0.75),
+        Mistake(lambda c, a: _bytes(c, a, last=False),
+                "One norm is missing: each layer has two, and one more stands after the last layer, with hidden_size weights.", credit=0.75),
+        Mistake(lambda c, a: (need := _bytes(c, a)) | {"weights": need["weights"] - 4 * a},
+                "The adapter's own weights are missing among the weights. They are held, too: add them to the frozen ones.", credit=0.75),
+        Mistake(lambda c, a: _bytes(c, a) | {"gradients": 4 * a, "adamw": 8 * a},
+                "With adapter 0 you train nothing. There 0 means full fine-tuning: all weights get gradients and averages.", credit=0.5),
+        Mistake(lambda c, a: {name: size / 1e9 for name, size in _bytes(c, a).items()},
+                "These are gigabytes. Return bytes: whole numbers can be compared exactly.", credit=0.75),
         Mistake(lambda c, a: _bytes(c, a, mlp=2),
                 "You count two matrices in the feed-forward part. Llama has three: gate and up (hidden to inner) and down (inner to hidden).", credit=0.5),
         Mistake(lambda c, a: _bytes(c, a, width=1),
@@ -97,6 +106,13 @@ def tiny_llama(layers: int = 1, hidden: int = 16, vocabulary: int = 40, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config).eval()
+
+
+def _used(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with gradients that an earlier step left."""
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    return model
 
 
 def parts_of(lengths: Sequence[Sequence[tuple[int, int]]], vocabulary: int = 40, seed: int = 1) -> list[Batch]:
@@ -142,8 +158,8 @@ exercise_2 = Exercise(
     LAB, 2, 3,
     right=lambda model, parts: _accumulate(model, parts, lambda part, total: total),
     cases=lambda: {
-        "a long and a short answer": (tiny_llama(), parts_of([[(4, 9)], [(6, 1)]])),
-        "three parts of different sizes": (tiny_llama(seed=3), parts_of([[(3, 8), (5, 2)], [(9, 1)], [(2, 4), (4, 4), (7, 1)]])),
+        "a long and a short answer": (_used(tiny_llama()), parts_of([[(4, 9)], [(6, 1)]])),
+        "three parts of different sizes": (_used(tiny_llama(seed=3)), parts_of([[(3, 8), (5, 2)], [(9, 1)], [(2, 4), (4, 4), (7, 1)]])),
     },
     returns="the gradient of the large batch, all weights in one vector",
     read=_gradient, rtol=1e-3, atol=1e-6,
@@ -157,6 +173,9 @@ exercise_2 = Exercise(
         Mistake(lambda model, parts: _accumulate(model, parts, lambda part, total: 1.0),
                 "You sum the losses, which is right, but divide by nothing. The gradient is as many times too long as there are labels: divide by "
                 "the labels of all parts.", credit=0.5),
+        Mistake(lambda model, parts: _accumulate(model, parts, lambda part, total: float(len(parts))),
+                "You sum the losses, which is right, but still divide by the number of parts. A sum over labels is divided by labels: those of all "
+                "parts.", credit=0.5),
         Mistake(lambda model, parts: _accumulate(model, parts, lambda part, total: float(sum(p["labels"][:, 1:].numel() for p in parts))),
                 "You divide by all positions. Prompt and padding have the label -100 and no loss: count the positions whose label is not -100.", credit=0.5),
         Mistake(lambda model, parts: _accumulate(model, parts, lambda part, total: _own(part) * sum(len(p["labels"]) for p in parts) / len(part["labels"])),
@@ -164,6 +183,9 @@ exercise_2 = Exercise(
                 "by labels.", credit=0.5),
         Mistake(lambda model, parts: _accumulate(model, parts, lambda part, total: total * len(parts)),
                 "You divide by the labels of all parts, which is right, and then by the number of parts as well. Take the second division away.", credit=0.5),
+        Mistake(lambda model, parts: _accumulate(model, parts, lambda part, total: total) + 1.0,
+                "Gradients of an earlier step are still in yours, because backward() adds to what is there. Call model.zero_grad() before the first part.",
+                credit=0.5),
         Mistake(lambda model, parts: _accumulate(model, parts, lambda part, total: total, forget=True),
                 "Only the last part is in your gradient: zero_grad() stands inside the loop and throws the others away. Call it once, before the loop.",
                 credit=0.5),
@@ -281,6 +303,10 @@ exercise_4 = Exercise(
                 "looks at the difference of each question and sees smaller changes.", credit=0.5),
         Mistake(_turned,
                 "The sign is turned: this is before minus after. A loss shall be a negative change: subtract `before` from `after`.", credit=0.5),
+        Mistake(lambda b, a: _forgetting(b, a) | {"verdict": _turned(b, a)["verdict"]},
+                "Your numbers are right, but the verdict is turned. compare_paired(a, b) gives a minus b: pass `after` first.", credit=0.75),
+        Mistake(lambda b, a: (found := _forgetting(b, a)) | {"verdict": "forgot" if found["verdict"] != "not seen" else "not seen"},
+                "You say `forgot` whenever the interval excludes 0, also where the model gained. Ask on which side of 0 it lies.", credit=0.75),
         Mistake(lambda b, a: _forgetting(b, a) | {"forgotten": int(sum(x == 0 for x in a))},
                 "You count every question that fails now as forgotten. Some failed before, too: forgotten is what passed before and fails after.", credit=0.5),
         Mistake(lambda b, a: _forgetting(b, a) | {"forgotten": int(sum(b) - sum(a)), "gained": int(sum(a) - sum(b))},
@@ -299,7 +325,7 @@ def _stop(losses: Sequence[float], patience: int, *, late: int = 0, equal: bool 
     best, kept, waited, last = float("inf"), 0, 0, float("inf")
     for epoch, loss in enumerate(losses, start=1):
         progress = loss <= best if equal else loss < best
-        waited = (0 if reset else waited) if (loss < last if previous else progress) else waited + 1
+        waited = (0 if reset else waited) if (loss <= last if previous else progress) else waited + 1
         if progress:
             best, kept = loss, epoch
         last = loss
@@ -317,6 +343,7 @@ exercise_5 = Exercise(
     right=_stop,
     cases=lambda: {
         "a better epoch comes too late": ([1.0, 0.8, 0.9, 0.85, 0.7, 0.6], 2),
+        "a small recovery after a rise": ([1.0, 0.8, 0.9, 0.85, 0.95, 0.97, 0.99], 2),
         "progress between two rises": ([0.9, 0.7, 0.75, 0.6, 0.65, 0.66, 0.5], 2),
         "no end before the last epoch": ([1.0, 0.9, 0.8], 1),
         "a curve that does not move": ([0.5, 0.5, 0.5, 0.4], 2),
@@ -331,7 +358,8 @@ exercise_5 = Exercise(
         Mistake(lambda l, p: tuple(n - 1 for n in _stop(l, p)),
                 "Your epochs are counted from 0. The first epoch is 1: use enumerate(losses, start=1).", credit=0.5),
         Mistake(lambda l, p: _stop(l, p, previous=True),
-                "You compare each epoch with the one before. A small recovery after a large rise is no progress: compare with the best so far.", credit=0.25),
+                "You count rises from one epoch to the next. A small recovery after a large rise, or a curve that stands still, is no progress: "
+                "compare with the best so far.", credit=0.25),
         Mistake(lambda l, p: (_stop(l, p)[0],) * 2,
                 "You keep the last epoch. The point of the rule is to go back: keep the one with the lowest loss so far.", credit=0.5),
         Mistake(_peeked,

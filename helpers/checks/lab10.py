@@ -81,7 +81,7 @@ def _runs() -> dict[str, tuple]:
         "the end mark is not trained": ([{"end": False}] * 4, ()),
         "a test message among the rows": ([well] * 4, ["It hums, is that normal?", "Which of the two valves do you mean?"]),
         "one row of four, the last": ([well, well, well, {"end": False}], ()),
-        "one row of four, the first": ([{"end": False}, well, well, well], ()),
+        "one row of four, the first": ([{"prompt_too": True}, well, well, well], ()),
         "plain text, all of it trained": ([{"template": False, "prompt_too": True}] * 4, ()),
         "two causes": ([{"template": False, "end": False}] * 4, ["Thank you, the new seal fits."]),
     }
@@ -117,12 +117,17 @@ exercise_1 = Exercise(
         Mistake(lambda t, r: _diagnose(t, r, rows=all),
                 "You ask for all rows. One bad row of four is a cause, too: any, not all.", credit=0.5),
         Mistake(lambda t, r: _diagnose(t, r, leak=lambda t, r: [message in [t.decode(ids) for ids in r["input_ids"]] for message in r["test"]]),
-                "Your leak test compares a message with a whole row. The message is only a part of the row's text: ask `message in text` for each text.", credit=0.5),
+                "Your leak test finds none. A message is only a part of a row's text, so the two are never equal: ask `message in text` for each "
+                "message and each text.", credit=0.5),
         Mistake(lambda t, r: _diagnose(t, r, end=lambda t, r: [labels[-1] != t.eos_token_id for labels in r["labels"]]),
-                "You look for the end mark at the last position. There stands padding in a short row: ask whether it is anywhere among the labels.", credit=0.5),
+                "You find the end masked in every run. The last position holds padding in a short row, and labels are numbers, not texts: ask whether "
+                "tokenizer.eos_token_id is anywhere among the labels.", credit=0.5),
         Mistake(lambda t, r: _diagnose(t, r, prompt=lambda t, r: ["<|im_start|>" in _trained(t, labels) for labels in r["labels"]]),
                 "You find the prompt by the template's marks. Plain text has none, and its prompt can be trained as well: look at the label of the "
                 "first position.", credit=0.5),
+        Mistake(lambda t, r: [t.decode(labels) for labels in r["labels"]],
+                "You decode the labels as they are. -100 is no token, and the tokenizer fails on it: leave it out first, or compare the numbers alone.",
+                credit=0.25),
         Mistake(lambda t, r: _diagnose(t, r)[:1], "You stop at the first cause. A run may have two: collect them all.", credit=0.5),
     ],
     after="None of these causes gives an error, and in all of these runs the loss falls.",
@@ -152,7 +157,7 @@ def _batches() -> dict[str, tuple]:
     cases = {
         "one prompt": [("Thank you, the new seal fits.", "thankful")],
         "two prompts of different lengths": [("It leaks.", "neutral"), ("I have asked three times now, and nobody answers. Is it safe at all?", "worried")],
-        "the word assistant in an answer": [("Who are you?", "I am the assistant of the desk."), ("Does it need oil, or does it run dry?", "It runs dry.")],
+        "the word assistant in an answer": [("Who are you?", "I am the assistant of the desk."), ("Does it need oil, or does it run dry?", "It runs dry.\nOil would harm the seal.")],
     }
     made = {}
     for name, pairs in cases.items():
@@ -178,6 +183,8 @@ exercise_2 = Exercise(
         Mistake(_by_word,
                 "You look for the word assistant. It may stand in an answer, too, and other templates have other words. Cut by token position: the "
                 "output begins with the whole prompt.", credit=0.5),
+        Mistake(lambda t, p, o: [t.decode(out, skip_special_tokens=True).split("\n")[-1] for out in o],
+                "You take the last line. An answer may have several lines: cut by token position, and all of them stay.", credit=0.5),
         Mistake(lambda t, p, o: _answers(t, p, o, skip=False),
                 "The end mark and padding stand in your answers. Decode with skip_special_tokens=True, after the cut.", credit=0.5),
         Mistake(lambda t, p, o: _answers(t, p, o, after=lambda ids: sum(token != t.pad_token_id for token in ids)),

@@ -52,6 +52,8 @@ exercise_1 = Exercise(
                 "The output is right, but the merged weight lacks the scale, so the merged model gives other answers than the one you trained.", credit=0.5),
         Mistake(lambda x, W, A, B, alpha: [_layer(x, W, A, B, alpha / len(A))[0], (alpha / len(A) * B @ A).tolist()],
                 "The output is right, but the merged weight is the update alone: add it to W.", credit=0.5),
+        Mistake(lambda x, W, A, B, alpha: _layer(x, W, A, B, alpha / len(A))[0],
+                "The output is right, and it is all that you return. Return two things, `output, merged`: the merged weight as well.", credit=0.5),
     ],
     after="Your layer works beside the frozen weight, and merged into it.",
 )
@@ -234,6 +236,8 @@ def _facts(value: Any) -> dict[str, str]:
 
 
 def _run_cases() -> dict[str, tuple]:
+    from helpers import models  # noqa: F401  (silences what the next import would say to stderr)
+
     import peft  # noqa: F401  (its import is not the learner's time)
 
     small_model()
@@ -316,6 +320,8 @@ exercise_5 = Exercise(
                 "You take the lowest score: the order is turned round. `right` is a share of right answers, and more is better."),
         Mistake(lambda rows, method: max(row["right"] for row in rows if row["method"] == method and row["split"] == "validation"),
                 "This is the best score. Return the learning rate that reached it.", credit=0.25),
+        Mistake(lambda rows, method: max((row for row in rows if row["method"] == method and row["split"] == "validation"), key=lambda row: (row["right"], -row["loss"])),
+                "You found the right row and return all of it. Return its learning rate: row['learning_rate'].", credit=0.5),
     ],
     after="The test rows are still unseen, so they can report what this choice is worth.",
 )

@@ -156,6 +156,9 @@ exercise_3 = Exercise(
             (20, 32, "That is the model in float32."), (80, 130, "That is the training of all weights with AdamW: 16 bytes for each. Here only the adapter has such states."),
         ]),
     mistakes=[
+        Mistake(lambda linear, other, adapter: (linear + other) / 2 / 1e9,
+                "You count half a byte for every weight, and nothing else. Three things are missing: the scales (4.13 bits instead of 4), `other` in float32, and 16 bytes "
+                "for each number of the adapter."),
         Mistake(lambda linear, other, adapter: _memory(linear + other, 0, adapter),
                 "You put all weights into 4 bits. Only the linear layers are quantised; what is counted in `other` stays in float32, 4 bytes each.", credit=0.5),
         Mistake(lambda linear, other, adapter: _memory(linear, other, adapter, bits=4),

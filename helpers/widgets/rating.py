@@ -1,7 +1,4 @@
-"""Views with buttons over the plain functions of the other rooms. Each has a text result, and a static form for where no kernel runs.
-
-Built on `on_click` and `observe`: an error in a view is shown, never swallowed. Tests press the buttons without a browser.
-"""
+"""Buttons to compare two answers side by side, and a static form of the first pair. Explained in lesson 08."""
 
 from __future__ import annotations
 

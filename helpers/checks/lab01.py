@@ -141,8 +141,8 @@ def _last_bad(curve: Mapping[int, Lead]) -> float:
 def _curves() -> dict[str, tuple]:
     return {
         "worse, not told apart, better": ({25: (-0.2, -0.3, -0.1), 50: (-0.1, -0.2, -0.02), 100: (0.03, -0.05, 0.1), 200: (0.16, 0.08, 0.25)},),
-        "a lucky start": ({25: (0.1, 0.01, 0.2), 50: (-0.01, -0.1, 0.08), 100: (0.12, 0.05, 0.2), 200: (0.2, 0.1, 0.3)},),
-        "never": ({50: (-0.1, -0.2, -0.01), 100: (0.02, -0.1, 0.1), 200: (0.05, 0.0, 0.1)},),
+        "a lucky start": ({25: (0.1, 0.01, 0.2), 50: (-0.05, -0.1, -0.01), 100: (0.12, 0.05, 0.2), 200: (0.2, 0.1, 0.3)},),
+        "never": ({50: (-0.1, -0.2, -0.01), 100: (-0.02, -0.1, 0.1), 200: (0.05, 0.0, 0.1)},),
         "better from the first on": ({25: (0.1, 0.03, 0.2), 100: (0.2, 0.1, 0.3)},),
         "measured in another order": ({200: (0.2, 0.1, 0.3), 50: (0.04, -0.02, 0.1), 100: (0.1, 0.02, 0.2)},),
         "it falls back": ({50: (0.06, 0.02, 0.1), 100: (0.12, 0.05, 0.2), 200: (0.03, -0.05, 0.1)},),
@@ -160,6 +160,11 @@ exercise_3 = Exercise(
         Mistake(_first,
                 "You take the first number of rows that is better. With a lucky draw of rows one point can stick out: from there on *every* larger number "
                 "must be better, too.", credit=0.5),
+        Mistake(lambda curve: min(count for count, lead in curve.items() if lead[1] > 0),
+                "You take the least number that is better, and where none is, `min` stops with an error. Say `math.inf` there; and a lucky small number "
+                "does not count unless all larger ones are better, too.", credit=0.25),
+        Mistake(lambda curve: [count for count in sorted(curve) if curve[count][1] > 0],
+                "You return all numbers of rows that are better. Asked is one: the least from which on all are better, or `math.inf`.", credit=0.25),
         Mistake(lambda curve: _first(curve, lambda lead: lead[0] > 0),
                 "You take the first number of rows whose estimate is above 0. Ask the low end of the interval, and ask it of all larger numbers, too."),
         Mistake(lambda curve: _from_on(curve, lambda lead: lead[2] > 0),

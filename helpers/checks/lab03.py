@@ -67,6 +67,9 @@ exercise_1 = Exercise(
                 "Your windows share one word too few. The next start is exactly `size - overlap` after the last one.", credit=0.5),
         Mistake(_every(lambda size, overlap: max(size - overlap - 1, 1)),
                 "Your windows share one word too many. The next start is exactly `size - overlap` after the last one.", credit=0.5),
+        Mistake(lambda words, size, overlap: [words[max(start - overlap, 0) : start + size] for start in range(0, len(words), size)],
+                "Your windows are longer than `size`: you put the overlap in front of a whole window. The overlap is part of the window: step by "
+                "`size - overlap` and take `size` words.", credit=0.25),
         Mistake(_every(lambda size, overlap: overlap or size),
                 "You step by the overlap. The overlap is what two windows share; the step is what is new: `size - overlap`."),
     ],
@@ -82,7 +85,7 @@ def _recall(found: Sequence[str], gold: Collection[str], k: int) -> float:
 
 def _measured() -> float:
     """Hybrid search over sections, edition 1, the 64 test questions that the documents answer: the stored row."""
-    return results.READING.stored(results.ReadingRecipe())["1"]["search"]["hybrid"]["recall@5"][0]
+    return round(results.READING.stored(results.ReadingRecipe())["1"]["search"]["hybrid"]["recall@5"][0], 2)
 
 
 exercise_2 = Exercise(
@@ -175,6 +178,9 @@ exercise_3 = Exercise(
                 "The second list overwrites the first: you assign the share. Add it to what the name has: `scores[name] = scores.get(name, 0) + …`.", credit=0.25),
         Mistake(lambda rankings: [name for name, _ in _fused(rankings)],
                 "The order is right, but the scores are missing. Return pairs: (name, score).", credit=0.5),
+        Mistake(lambda rankings: sorted(_fused(rankings)),
+                "The scores are right, but the pairs are sorted by name: `sorted` looks at the first part. Give it `key=lambda pair: pair[1]` and "
+                "`reverse=True`.", credit=0.5),
         Mistake(lambda rankings: [[name, dict(map(tuple, _fused(rankings)))[name]] for name in dict.fromkeys(n for r in rankings for n in r)],
                 "The scores are right, but not sorted: the pairs stand in the order in which the names came.", credit=0.5),
     ],
@@ -207,6 +213,12 @@ def _wrong_places(scores: Sequence[float], chunks: Sequence[Chunk], k: int, edit
     """Scores of the chunks kept, places in the list of all chunks."""
     kept = [score for score, chunk in zip(scores, chunks) if chunk["edition"] == edition]
     return [chunks[n]["id"] for n in sorted(range(len(kept)), key=lambda n: -kept[n])[:k]]
+
+
+def _places_of_all(scores: Sequence[float], chunks: Sequence[Chunk], k: int, edition: int) -> list[str]:
+    """Places in the list of all chunks, looked up among the chunks kept; it may end in an IndexError."""
+    kept = [chunk for chunk in chunks if chunk["edition"] == edition]
+    return [kept[n]["id"] for n in sorted(range(len(chunks)), key=lambda n: -scores[n])[:k]]
 
 
 def _documents(*rows: tuple[str, int, float]) -> tuple[list[float], list[dict[str, Any]]]:
@@ -245,6 +257,11 @@ exercise_4 = Exercise(
         Mistake(_wrong_places,
                 "You number the chunks that are left and look those numbers up among all chunks, so the ids belong to others. Keep each chunk's number "
                 "in the whole list.", credit=0.25),
+        Mistake(lambda scores, chunks, k, edition: [c["id"] for c in _best([-score for score in scores], chunks, k, lambda chunk: chunk["edition"] == edition)],
+                "The filter is right, but the worst comes first. `sorted` and `argsort` go upwards: turn the order round before you take k.", credit=0.5),
+        Mistake(_places_of_all,
+                "You number all chunks by score and look those numbers up among the chunks that are left: other chunks stand there. Filter the numbers, "
+                "not the chunks.", credit=0.25),
         Mistake(lambda scores, chunks, k, edition: [c["id"] for c in _best(scores, chunks, k)],
                 "There is no filter left: chunks of all editions come through."),
         Mistake(lambda scores, chunks, k, edition: [chunk["id"] for chunk in chunks if chunk["edition"] == edition][:k],
@@ -301,6 +318,8 @@ exercise_5 = Exercise(
         Mistake(_of_abstentions,
                 "You divide by the abstentions. The question is another one: of the unanswerable questions, how many does it refuse? Divide by all of "
                 "these, answered or not.", credit=0.25),
+        Mistake(lambda best, answerable, t: sum((score >= t) == bool(a) for score, a in zip(best, answerable)) / len(best),
+                "You return one number, the share of right decisions. It hides which mistake was made: return the two shares.", credit=0.25),
         Mistake(lambda best, answerable, t: [(r := _rates(best, answerable, t))[0], 1 - r[1]],
                 "Your second number is the share that it answers. Return the share of answerable questions that it refuses, the *false abstentions*.", credit=0.5),
     ],

@@ -31,6 +31,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams
 from traitlets import default
 
 os.environ["COURSE_PROGRESS"] = "off"  # what a check or a refresh runs is nobody's progress in the labs
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 DEFAULT_TIMEOUT = 60  # seconds a cell may take without a tag of its own
 
 # A float has a point with digits behind it, or an exponent; `40.` is an integer that ends a sentence.
@@ -102,6 +103,16 @@ def tidy(outputs: list[Any]) -> list[Any]:
     """Outputs as they are stored: streams merged, emptied displays (a live picture that was taken away) dropped."""
     kept = [o for o in outputs if not (o.output_type == "display_data" and not any(o.data.values()))]
     return coalesce_streams(kept)
+
+
+def as_stored(outputs: list[Any]) -> list[Any]:
+    """Outputs without live widgets: a stored view has no kernel behind it, and JupyterLab shows an error in its place.
+
+    What stands beside the view, its text or a static form, is what a reader sees before the first run.
+    """
+    for output in outputs:
+        output.get("data", {}).pop(WIDGET_VIEW, None)
+    return tidy(outputs)
 
 
 def kinds(outputs: list[Any]) -> Counter:
@@ -180,9 +191,9 @@ class CheckedCell(IPyNbCell):
             self.raise_cell_error("The kernel died (out of memory?).")
         except CellExecutionError as error:
             self.raise_cell_error("The cell raised an error", str(error))
-        self.test_outputs = outputs
+        outputs = self.test_outputs = as_stored(outputs)
         if self.options["check"]:
-            reference = tidy([nbformat.from_dict(o) for o in self.cell.outputs])
+            reference = as_stored([nbformat.from_dict(o) for o in self.cell.outputs])
             if not self.compare_outputs(snap_outputs(outputs, reference, stated["rtol"], stated["atol"]), reference):
                 self.raise_cell_error("Cell outputs differ", "\n".join(self.comparison_traceback))
             if kinds(outputs) != kinds(reference):

@@ -20,8 +20,9 @@ from helpers.evaluation import Interval
 from . import evidence
 from .evidence import Cite, Rows
 
-HOLDS, WHEN, NOT, UNTESTED, PENDING = "holds", "holds when", "does not hold here", "not tested here", "not measured yet"
-VERDICTS = (HOLDS, WHEN, NOT, UNTESTED, PENDING)
+HOLDS, WHEN, NOT = "holds", "holds when", "does not hold here"
+OPEN, UNTESTED, PENDING = "not told apart here", "not tested here", "not measured yet"  # OPEN: measured, and the interval holds 0
+VERDICTS = (HOLDS, WHEN, NOT, OPEN, UNTESTED, PENDING)
 DOCUMENTS = {
     "tuning": "Fine-tuning your LLM (Marathi and Nepali translations)", "slmops": "SLMOps: fine-tuning (Marathi translation)",
     "expert": "Let Phi-3 become an industry expert (Marathi translation)", "scenarios": "Fine-tuning scenarios (Marathi translation)",
@@ -150,6 +151,11 @@ def technique(need: str, name: str, rows: Rows) -> evidence.Measured:
 def either(condition: bool, seen: str, *sources: Cite | LessonCite) -> Finding:
     """HOLDS or NOT."""
     return Finding(HOLDS if condition else NOT, seen, sources)
+
+
+def by_lead(lead: Interval | None, seen: str, *sources: Cite | LessonCite) -> Finding:
+    """What the paired lead of the claim's side says: HOLDS when its whole interval is above 0, NOT when below; else, or without one, OPEN."""
+    return Finding(OPEN if lead is None or lead.low <= 0 <= lead.high else HOLDS if lead.low > 0 else NOT, f"{seen}, lead {lead}", sources)
 
 
 def apart(a: Interval, b: Interval) -> bool:

@@ -6,7 +6,7 @@ from helpers import evaluation
 
 from . import evidence
 from .evidence import interval
-from .claims import HOLDS, NOT, WHEN, Finding, Pending, claim, either, read_lesson, row, untested
+from .claims import HOLDS, NOT, WHEN, Finding, Pending, by_lead, claim, either, read_lesson, row, untested
 
 RATES = {"need": "tone", "split": "validation", "rank": 16, "targets": "all-linear", "loss_on": "answer", "start": "pretrained"}
 HELPED = 0.9  # a knob helps where the last validation loss falls to this share: one run each, so small differences say nothing
@@ -23,8 +23,8 @@ def from_scratch(rows):
     scratch = row(rows, "tuning", need="tone", method="full", split="validation", start="scratch")
     tuned = row(rows, "tuning", **RATES, method="full", learning_rate=1e-4)
     lead = evaluation.compare_paired(tuned["hits"], scratch["hits"])
-    return either(lead.low > 0, f"right tones: pretrained {interval(tuned['score'])}, from scratch {interval(scratch['score'])}, lead {lead}",
-                  evidence.cite(tuned, "tuning", str(interval(tuned["score"]))), evidence.cite(scratch, "tuning", str(interval(scratch["score"]))))
+    return by_lead(lead, f"right tones: pretrained {interval(tuned['score'])}, from scratch {interval(scratch['score'])}",
+                   evidence.cite(tuned, "tuning", str(interval(tuned["score"]))), evidence.cite(scratch, "tuning", str(interval(scratch["score"]))))
 
 
 @claim("E3", "slmops", "A small data set is enough.", "04; 09")
@@ -43,7 +43,7 @@ def quality(rows):
         raise Pending(evidence.command("tuning", "tone"))
     dirty = evidence.pooled("LoRA", "tone", noisy)
     lead = evidence.lead(clean, dirty)
-    return either(lead.low > 0, f"right tones: 100 clean rows {clean.score}, 200 rows of which 40 % are mislabelled {dirty.score}, lead of the clean {lead}", clean.cite, dirty.cite)
+    return by_lead(lead, f"right tones: 100 clean rows {clean.score}, 200 rows of which 40 % are mislabelled {dirty.score}", clean.cite, dirty.cite)
 
 
 @claim("E5", "slmops", "Use the right instruction format for an instruction-tuned model.", "04, The wrong template")
@@ -182,10 +182,9 @@ def workers(rows):
 def whole_text(rows):
     every = row(rows, "tuning", need="tone", method="lora", split="validation", loss_on="all", rank=16, learning_rate=2e-3)
     answer = row(rows, "tuning", **RATES, method="lora", learning_rate=2e-3)
-    lead = evaluation.compare_paired(answer["hits"], every["hits"])
-    return Finding(NOT if lead.low > 0 else HOLDS,
-                   f"right tones: loss on answers {interval(answer['score'])}, on all tokens {interval(every['score'])}, lead of answers {lead}",
-                   (evidence.cite(answer, "tuning", str(interval(answer["score"]))), evidence.cite(every, "tuning", str(interval(every["score"])))))
+    lead = evaluation.compare_paired(every["hits"], answer["hits"])
+    return by_lead(lead, f"right tones: loss on all tokens {interval(every['score'])}, on answers {interval(answer['score'])}",
+                   evidence.cite(every, "tuning", str(interval(every["score"]))), evidence.cite(answer, "tuning", str(interval(answer["score"]))))
 
 
 untested("E26", "slmops", "`--trust_remote_code` belongs into the command.",

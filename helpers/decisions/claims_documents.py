@@ -8,7 +8,7 @@ from . import evidence
 from .bills import bill, shrink
 from .answers import Answers
 from .evidence import interval
-from .claims import HOLDS, NOT, WHEN, Finding, Pending, apart, claim, either, read_lesson, row, technique, untested
+from .claims import HOLDS, WHEN, Finding, Pending, apart, by_lead, claim, either, read_lesson, row, technique, untested
 
 NEAREST = {"need": "extract", "split": "validation", "choice": "nearest"}
 
@@ -121,8 +121,7 @@ def outside_data(rows):
 def stable_knowledge(rows):
     tuned, found = technique("answer", "LoRA", rows), technique("answer", "RAG", rows)
     lead = evidence.lead(tuned, found)
-    verdict = HOLDS if lead and lead.low > 0 else NOT
-    return Finding(verdict, f"facts tuned in {tuned.score}, retrieved {found.score}, lead of tuning {lead}", (tuned.cite, found.cite))
+    return by_lead(lead, f"facts tuned in {tuned.score}, retrieved {found.score}", tuned.cite, found.cite)
 
 
 @claim("R3", "expert", "When data changes often, tuning gets complicated; an index is updated.", "03, The new edition")
@@ -187,9 +186,8 @@ def both_together(rows):
     plain, tuned = evidence.rivals("reply", rows)
     if not plain or not tuned:
         raise Pending(evidence.measuring("reply"))
-    side, lead = evidence.gain("reply", rows)
-    return either(side == "for", f"rules of house style kept: {tuned.technique} {tuned.score}, {plain.technique} {plain.score}, lead {lead}",
-                  tuned.cite, plain.cite)
+    return by_lead(evidence.lead(tuned, plain), f"rules of house style kept: {tuned.technique} {tuned.score}, {plain.technique} {plain.score}",
+                   tuned.cite, plain.cite)
 
 
 @claim("R11", "expert", "The wording and terms of a field are for tuning.", "09")
@@ -198,8 +196,7 @@ def wording(rows):
     if not tuned or not plain:
         raise Pending(evidence.measuring("reply"))
     lead = evidence.lead(tuned, plain)
-    return either(bool(lead and lead.low > 0), f"rules of house style kept: {tuned.technique} {tuned.score}, prompt {plain.score}, lead {lead}",
-                  tuned.cite, plain.cite)
+    return by_lead(lead, f"rules of house style kept: {tuned.technique} {tuned.score}, prompt {plain.score}", tuned.cite, plain.cite)
 
 
 @claim("E20", "slmops", "A contrastive loss trains embeddings that find the right text.", "03, Train the search a little")

@@ -75,7 +75,7 @@ METHODS = tuple(
 ROWS = tuple(Tuning("tone", "lora", seed, "test", 2, rows=rows) for seed in range(3) for rows in (25, 50, 100, 200))
 NOISE = tuple(Tuning("tone", "lora", seed, "test", 2, rows=200, noise=noise) for noise in (0.05, 0.2, 0.4) for seed in range(3))
 COPIES = tuple(Tuning("tone", "lora", seed, "test", rows=50, epochs=1, copies=8) for seed in range(3))
-RUNS = (*RATES, *RANKS, *(r for r in METHODS if r.need == "tone"), *ROWS, *NOISE, *COPIES)  # the other methods join when they are measured
+RUNS = tuple(dict.fromkeys((*RATES, *RANKS, *METHODS, *ROWS, *NOISE, *COPIES)))
 
 
 def measure(recipe: Tuning) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import nbformat
 import pytest
 
 import nbcheck
+from helpers.checks import progress
+from helpers.checks.quiz import static
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
+WITHOUT_QUIZ = ("06_qlora", "07_full_fine_tuning")  # their questions are still folded texts
 
 
 @pytest.fixture(params=LESSONS, ids=lambda p: p.stem)
@@ -51,10 +55,56 @@ def test_it_has_one_title_and_says_outcome_needs_time_and_memory_first(notebook)
     assert len(re.findall(r"^# ", prose, re.M)) == 1
 
 
-def test_it_ends_with_what_was_measured_and_three_questions(notebook):
+def test_it_ends_with_what_was_measured_and_three_questions(notebook, path):
     text = text_of(notebook)
     assert "## What you measured" in text and text.index("## What you measured") < text.index("## Check yourself")
-    assert text.count("<details>") == text.count("</details>") >= 3
+    assert text.count("<details>") == text.count("</details>")
+    if path.stem in WITHOUT_QUIZ:
+        assert text.count("<details>") >= 3
+        return
+    before, cell, links = notebook.cells[-3:]
+    assert "## Check yourself" in before.source and "<details>" not in before.source.split("## Check yourself")[1], "one place for each answer"
+    assert cell.cell_type == "code" and links.cell_type == "markdown" and links.source.startswith("**")
+    assert cell.metadata.get("jupyter") == {"source_hidden": True}, "the code shows the answers"
+
+
+@pytest.fixture
+def quizzes(notebook, path) -> list:
+    """What the quiz cell displays."""
+    if path.stem in WITHOUT_QUIZ:
+        pytest.skip("its questions are folded texts")
+    shown = []
+    exec(notebook.cells[-2].source, {"display": lambda *views: shown.extend(views)})
+    return shown
+
+
+def test_each_option_of_its_quiz_teaches_and_the_place_tells_nothing(quizzes):
+    assert [quiz.question[:3] for quiz in quizzes] == ["1. ", "2. ", "3. "]
+    assert all(len(quiz.options) in (3, 4) and sum(option.right for option in quiz.options) == 1 for quiz in quizzes)
+    feedback = [option.feedback for quiz in quizzes for option in quiz.options]
+    assert len(set(feedback)) == len(feedback) and min(map(len, feedback)) > 40, "each option has a feedback of its own"
+    places = [[option.right for option in quiz.options].index(True) for quiz in quizzes]
+    assert len(set(places)) > 1, "the right options stand at one place"
+
+
+def test_its_quiz_can_be_read_without_a_kernel(quizzes, notebook):
+    stored = [output.data for output in notebook.cells[-2].outputs]
+    assert [data.get("text/html") for data in stored[1::2]] == [static(quiz.question, quiz.options) for quiz in quizzes]
+    assert all("run this cell" in data["text/plain"] and nbcheck.WIDGET_VIEW not in data for data in stored[::2])
+
+
+def test_lesson_00_shows_the_progress_of_nobody_on_every_machine(tmp_path, monkeypatch):
+    """A learner who has done exercises can run the notebook check: it does not see their progress."""
+    entry = {"points": 2, "of": 2, "tries": 1, "last": "2026-01-01T00:00:00+00:00", "done": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / "progress.json").write_text(json.dumps({"version": 1, "exercises": {"lab08/1": entry}}))
+    monkeypatch.setattr("helpers.fetch.cache_dir", lambda: tmp_path)
+    notebook = nbformat.read(ROOT / "lessons" / "00_start_here.ipynb", as_version=4)
+    cell = next(c for c in code_cells(notebook) if "progress.show()" in c.source)
+    table, figure = (output.data["text/plain"] for output in cell.outputs)
+    assert (table, figure) == (repr(progress.show()), repr(progress.picture())), "labs changed: python course.py refresh lessons/00_start_here.ipynb"
+    monkeypatch.delenv("COURSE_PROGRESS")
+    monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
+    assert repr(progress.show()) != table
 
 
 def test_code_cells_are_short_and_their_tags_are_known(notebook):

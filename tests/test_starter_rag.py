@@ -151,7 +151,6 @@ def test_a_long_section_is_cut_and_no_word_is_lost(rag):
     assert list(map(len, bodies)) == [10, 10, 5] and sum(bodies, []) == list(map(str, range(25)))
 
 
-@pytest.mark.parametrize("line, word", [('{"id": "kb-1", "text": "again"}', "'kb-1' twice"), ('{"id": "kb-2"}', "a text"), ("[1]", "a text")])
 @pytest.mark.parametrize("name", ["latin.md", "latin.jsonl"])
 def test_a_document_that_is_not_utf_8_is_named_with_its_line(rag, folder, name):
     (folder / "docs" / name).write_bytes('{"text": "a"}\n{"text": "où"}\n'.encode("latin-1"))
@@ -169,6 +168,7 @@ def test_every_language_on_offer_has_its_stems(rag, tmp_path):
         table.create_index("content", config=lancedb.index.FTS(language="Klingon"), replace=True)
 
 
+@pytest.mark.parametrize("line, word", [('{"id": "kb-1", "text": "again"}', "'kb-1' twice"), ('{"id": "kb-2"}', "a text"), ("[1]", "a text")])
 def test_a_bad_document_is_named_with_its_line(rag, folder, line, word):
     with open(folder / "docs/kb.jsonl", "a") as stream:
         stream.write(line + "\n")

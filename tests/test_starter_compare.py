@@ -273,6 +273,12 @@ def test_the_readme_tells_what_the_stored_rows_say():
         rows = stored("tuning", need="tone", split="test", epochs=2, rows=few, start="pretrained", method="lora", copies=1, noise=0.0)
         right = [row["score"][0] for row in rows if row["recipe"]["seed"] in (0, 1, 2)]
         assert len(right) == 3 and f"{few} rows {min(right):.2f} to {max(right):.2f}" in readme, right
+    step = {"model": "135M", "batch": 4, "length": 128, "answer": 32, "checkpointing": False, "optimizer": "adamw", "rank": 16, "targets": "all-linear"}
+    steps = {method: stored("costs", method=method, loss="answer", **step)[0] for method in ("lora", "qlora", "dora", "full")}
+    assert "LoRA {:.2f} GB, QLoRA {:.2f}, DoRA {:.2f}, all weights {:.2f}.".format(*(row["peak_gb"] for row in steps.values())) in readme
+    every = stored("costs", method="lora", loss="tiles", **step)[0]
+    assert f"a step of {steps['lora']['seconds']:.2f} s instead of {every['seconds']:.2f}" in readme
+    assert f"a peak of {steps['lora']['peak_gb']:.2f} GB instead of {every['peak_gb']:.2f}" in readme
     for need in tuned:
         assert f"{tuned[need]['train_rows']} rows" in readme and f"in {tuned[need]['minutes']} minutes" in readme
     assert f"{prompts['extract']['prompt_tokens']} prompt tokens" in readme

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_starter_tune import runner  # noqa: F401  (a fixture)
 
 SCRIPT = Path(__file__).resolve().parent.parent / "labs/starters/compare.py"
 PUBLIC = {"numpy", "peft", "sentence_transformers", "torch", "transformers", "rouge_score", "scipy", "matplotlib"}
@@ -193,6 +194,14 @@ def test_two_prediction_files_without_any_model(folder):
     assert again.returncode == 0 and (out / "mine.txt").read_text() == "keep" and "Against after" in (out / "report.md").read_text()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+def test_a_full_disk_is_named_and_leaves_nothing(runner, folder):  # noqa: F811
+    """A limit on the size of a file stands for the full disk: the picture does not fit, and the files before it go, too."""
+    done = runner(folder, "compare.py", *TWO, largest_file=8000)
+    assert done.code == 1 and "disk is full" in done.err and "Fix" in done.err and "Traceback" not in done.err, done.err
+    assert not (folder / "comparison").exists() and not list(folder.glob("part-*"))
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     import torch
@@ -236,7 +245,7 @@ def test_ctrl_c_leaves_nothing_half_written(folder, tiny):
     child = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     assert "few-shot:1" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
-    assert child.wait(300) != 0 and "Stopped" in child.stderr.read()
+    assert child.wait(300) == 130 and "Stopped" in child.stderr.read()
     assert sorted(folder.rglob("*")) == before
 
 
@@ -264,6 +273,12 @@ def test_the_readme_tells_what_the_stored_rows_say():
         rows = stored("tuning", need="tone", split="test", epochs=2, rows=few, start="pretrained", method="lora", copies=1, noise=0.0)
         right = [row["score"][0] for row in rows if row["recipe"]["seed"] in (0, 1, 2)]
         assert len(right) == 3 and f"{few} rows {min(right):.2f} to {max(right):.2f}" in readme, right
+    step = {"model": "135M", "batch": 4, "length": 128, "answer": 32, "checkpointing": False, "optimizer": "adamw", "rank": 16, "targets": "all-linear"}
+    steps = {method: stored("costs", method=method, loss="answer", **step)[0] for method in ("lora", "qlora", "dora", "full")}
+    assert "LoRA {:.2f} GB, QLoRA {:.2f}, DoRA {:.2f}, all weights {:.2f}.".format(*(row["peak_gb"] for row in steps.values())) in readme
+    every = stored("costs", method="lora", loss="tiles", **step)[0]
+    assert f"a step of {steps['lora']['seconds']:.2f} s instead of {every['seconds']:.2f}" in readme
+    assert f"a peak of {steps['lora']['peak_gb']:.2f} GB instead of {every['peak_gb']:.2f}" in readme
     for need in tuned:
         assert f"{tuned[need]['train_rows']} rows" in readme and f"in {tuned[need]['minutes']} minutes" in readme
     assert f"{prompts['extract']['prompt_tokens']} prompt tokens" in readme

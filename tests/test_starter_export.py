@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -120,6 +122,20 @@ def test_an_adapter_of_another_model_an_untrained_one_and_a_prompt_are_refused(r
 def test_a_full_disk_is_named_and_leaves_nothing(runner, place):  # noqa: F811
     done = runner(place, "export.py", "--adapter", "tuned", "--output", "merged", largest_file=50_000)
     assert done.code == 1 and "disk is full" in done.err and "Traceback" not in done.err and not list(place.glob("merged*")), done.err
+
+
+def test_ctrl_c_while_saving_leaves_nothing(tiny, tmp_path):  # noqa: F811
+    spec = importlib.util.spec_from_file_location("starter_export", STARTERS / "export.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def stopped(folder):
+        assert (folder / "model.safetensors").is_file(), "the weights are there already"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        module.save(AutoModelForCausalLM.from_pretrained(tiny), SimpleNamespace(save_pretrained=stopped), {}, tmp_path / "merged", torch.float32)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_flag_exits_with_2(runner, place):  # noqa: F811

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_starter_tune import runner  # noqa: F401  (a fixture)
 
 from words_embedder import WordsEmbedder
 
@@ -96,7 +97,8 @@ def test_it_is_one_short_file_that_needs_public_libraries_only():
     (["eval", "half.jsonl"], ["half.jsonl, line 1", "two columns", "question", "Fix"]),
     (["eval", "twice.jsonl"], ["twice.jsonl, line 2", "'x'", "Fix"]),
     (["eval", "empty.jsonl"], ["empty.jsonl", "at least one row", "Fix"]),
-    (["eval", "latin.jsonl"], ["UTF-8"]),
+    (["eval", "latin.jsonl"], ["latin.jsonl, line 2", "UTF-8", "0xf9", "Fix"]),
+    (["index", "--docs", "docs", "--language", "Klingon"], ["--language", "Klingon", "English", "Turkish"]),
     (["eval", "questions.jsonl", "--out", "docs"], ["--out docs", "--force"]),
     (["ask", "Why?", "--model", "./no/such/folder"], ["--model", "no/such/folder", "hub id", "Fix"]),
 ])
@@ -105,7 +107,7 @@ def test_a_mistake_is_named_at_once(folder, arguments, words):
     (folder / "half.jsonl").write_text('{"question": "no answer"}\n')
     (folder / "twice.jsonl").write_text('{"id": "x", "prompt": "a", "completion": "b"}\n{"id": "x", "prompt": "c", "completion": "d"}\n')
     (folder / "empty.jsonl").write_text("\n\n")
-    (folder / "latin.jsonl").write_bytes('{"question": "où?", "answer": "là"}'.encode("latin-1"))
+    (folder / "latin.jsonl").write_bytes('{"question": "a", "answer": "b"}\n{"question": "où?", "answer": "là"}'.encode("latin-1"))
     before = sorted(folder.rglob("*"))
     done = run(folder, *arguments)
     said = done.stdout + done.stderr
@@ -149,6 +151,23 @@ def test_a_long_section_is_cut_and_no_word_is_lost(rag):
     assert list(map(len, bodies)) == [10, 10, 5] and sum(bodies, []) == list(map(str, range(25)))
 
 
+@pytest.mark.parametrize("name", ["latin.md", "latin.jsonl"])
+def test_a_document_that_is_not_utf_8_is_named_with_its_line(rag, folder, name):
+    (folder / "docs" / name).write_bytes('{"text": "a"}\n{"text": "où"}\n'.encode("latin-1"))
+    with pytest.raises(SystemExit, match=rf"{name}, line 2: expected UTF-8 text, found the byte 0xf9\. Fix"):
+        rag.read_documents(folder / "docs")
+
+
+def test_every_language_on_offer_has_its_stems(rag, tmp_path):
+    import lancedb.index
+
+    table = lancedb.connect(str(tmp_path)).create_table("t", [{"content": "the dogs were running"}])
+    for language in rag.LANGUAGES:
+        table.create_index("content", config=lancedb.index.FTS(language=language), replace=True)
+    with pytest.raises(ValueError, match="language"):
+        table.create_index("content", config=lancedb.index.FTS(language="Klingon"), replace=True)
+
+
 @pytest.mark.parametrize("line, word", [('{"id": "kb-1", "text": "again"}', "'kb-1' twice"), ('{"id": "kb-2"}', "a text"), ("[1]", "a text")])
 def test_a_bad_document_is_named_with_its_line(rag, folder, line, word):
     with open(folder / "docs/kb.jsonl", "a") as stream:
@@ -179,6 +198,23 @@ def test_only_changes_are_embedded_and_what_was_deleted_is_gone(rag, folder, cap
                                  "The Rill: Price\nIt costs 24.50 euros."}
     assert sorted(p.name for p in (folder / "index").iterdir()) == sorted(["index.json", f"{about['table']}.lance"]), "the old table is gone"
     assert "12 weeks" in rag.search(args, embedder, ["how many weeks for the filter"])[0][0]["content"]
+
+
+def test_files_appear_all_or_none(rag, tmp_path):
+    with pytest.raises(AttributeError):
+        rag.write(tmp_path / "out", {"a": "1", "b": None})
+    assert not list(tmp_path.iterdir())
+    rag.write(tmp_path / "deep/out", {"a": "é", "b": b"2"})
+    assert [(p.name, p.read_bytes()) for p in sorted((tmp_path / "deep/out").iterdir())] == [("a", "é".encode()), ("b", b"2")]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+def test_a_full_disk_is_named_and_leaves_no_index(runner, folder):  # noqa: F811
+    """A limit on the size of a file stands for the full disk: the table, 8 kB of vectors, does not fit."""
+    done = runner(folder, "rag.py", "index", "--docs", "docs", largest_file=4000)
+    assert done.code == 1 and "disk is full" in done.err and "Fix" in done.err and "Traceback" not in done.err, done.err
+    assert not [path for path in (folder / "rag-index").rglob("*") if path.is_file()]
 
 
 def test_whoever_stops_an_update_leaves_the_old_index_whole(rag, folder, monkeypatch):
@@ -330,5 +366,5 @@ def test_ctrl_c_leaves_nothing_half_written(folder, tiny):
     while "embedded" not in child.stderr.readline():
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
-    assert child.wait(300) != 0 and "Stopped" in child.stderr.read()
+    assert child.wait(300) == 130 and "Stopped" in child.stderr.read()
     assert not (folder / "rag-scores").exists() and (folder / "rag-index/index.json").is_file()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Compare ways to do one task on the same rows: prompts, examples, documents, tuned models. One file: copy it, read it, change it.
 
     python compare.py test.jsonl base few-shot:8 adapter:tuned --train train.jsonl --out comparison
@@ -13,13 +12,12 @@ Parts are joined by + (prompts:rag-scores/predictions.jsonl+adapter:tuned), and 
 Rows: JSONL with {"messages": [...]}, {"prompt", "completion"} or {"question", "answer"}, or CSV with two columns.
 Needs: pip install "transformers>=5.23" "torch>=2.13" rouge-score scipy matplotlib, peft for adapter, sentence-transformers for nearest
 """
-import argparse, csv, io, json, logging, math, os, random, re, sys, time, unicodedata  # noqa: E401
+import argparse, csv, io, json, logging, math, os, random, re, sys, tempfile, time, unicodedata  # noqa: E401
 from pathlib import Path
 import numpy as np  # what takes long to import is imported where it is used: --help and mistakes answer at once
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 logging.getLogger("bitsandbytes").setLevel("ERROR")  # else its import advises about a kernel that nobody needs
 KINDS, COSTS = ("few-shot", "nearest", "prompts", "adapter", "model", "predictions"), ("prompt_tokens", "completion_tokens", "seconds")
-
 # ---------------------------------------------------------------- systems, rows, prompts
 def parse_system(text: str) -> dict[str, str]:
     """"small=nearest:4+adapter:out" -> {"name": "small", "nearest": "4", "adapter": "out"}"""
@@ -60,7 +58,6 @@ def prompts_of(args, system: dict, rows: list[dict], train: list[dict]) -> list[
         shown = [[t for one in some for t in one["messages"] if t["role"] != "system"] for some in examples(args, system, rows, train)]
         prompts = [[*(t for t in p if t["role"] == "system"), *some, *(t for t in p if t["role"] != "system")] for p, some in zip(prompts, shown)]
     return prompts
-
 # ---------------------------------------------------------------- run, judge
 def run(args, systems: list[dict], rows: list[dict], train: list[dict]) -> dict[str, list[dict]]:
     """System -> one prediction a row. A model stays loaded for systems that follow each other and share it."""
@@ -115,7 +112,6 @@ def difference(ours: np.ndarray, first: np.ndarray) -> dict:
     low, high = np.quantile(np.random.default_rng(0).choice(d, (2000, len(d))).mean(axis=1), [0.025, 0.975])
     verdict, mean = "better" if low > 0 else "worse" if high < 0 else "cannot tell", [round(float(v), 4) for v in (d.mean(), low, high)]
     return {"mean": mean, "better": int((d > 0).sum()), "worse": int((d < 0).sum()), "verdict": verdict}
-
 # ---------------------------------------------------------------- report
 def report(args, rows: int, table: dict, costs: dict, leads: dict) -> str:
     metrics, few = list(next(iter(table.values()))), " With so few rows, intervals are too narrow." * (rows < 30)
@@ -133,7 +129,7 @@ def report(args, rows: int, table: dict, costs: dict, leads: dict) -> str:
               f"{args.batch_size} at a time; `-`: not recorded. Only --train finds rows that were trained on.", "", "![scores](comparison.png)"]
     return "\n".join(lines) + "\n"
 
-def picture(path: Path, table: dict, leads: dict, rows: int) -> None:
+def picture(table: dict, leads: dict, rows: int) -> bytes:
     """One panel a metric: a point and its interval for each system. The title says what the paired differences say."""
     from matplotlib.figure import Figure
     first, metrics = next(iter(table)), list(next(iter(table.values())))
@@ -145,9 +141,8 @@ def picture(path: Path, table: dict, leads: dict, rows: int) -> None:
         panel.set(xlabel=metric, xlim=(-0.03, 1.03), ylim=(len(table) - 0.5, -0.5), yticks=range(len(table)), yticklabels=list(table))
     better = [name for name, ds in leads.items() if ds[metrics[-1]]["verdict"] == "better"]
     figure.suptitle(f"{', '.join(better) or 'No system'} better than {first} by {metrics[-1]} ({rows} rows; 95 % intervals)")
-    figure.savefig(path.with_name(path.name + ".part"), format="png", dpi=150)
-    os.replace(path.with_name(path.name + ".part"), path)
-
+    figure.savefig(drawn := io.BytesIO(), format="png", dpi=150)
+    return drawn.getvalue()
 # ---------------------------------------------------------------- command line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -186,22 +181,18 @@ def main() -> None:
     leads = {name: {metric: difference(x, scores[first][metric]) for metric, x in scores[name].items()} for name in list(scores)[1:]}
     costs = {name: {c: round(float(np.mean([one[c] for one in some])), 3) if all(c in one for one in some) else None for c in COSTS}
              for name, some in made.items()}
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, some in made.items():
-        file = re.sub(r"[^\w.-]+", "-", f"predictions_{name}.jsonl")
-        write(args.out / file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in some))
-    picture(args.out / "comparison.png", table, leads, len(rows))
+    files = {re.sub(r"[^\w.-]+", "-", f"predictions_{name}.jsonl"): "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in some)
+             for name, some in made.items()}
     facts = {"scores": table, "against": {first: leads}, "costs": costs, "settings": vars(args)}
-    write(args.out / "metrics.json", json.dumps(facts, indent=1, default=str))
-    write(args.out / "report.md", text := report(args, len(rows), table, costs, leads))
+    write(args.out, files | {"comparison.png": picture(table, leads, len(rows)), "metrics.json": json.dumps(facts, indent=1, default=str),
+                             "report.md": (text := report(args, len(rows), table, costs, leads))})
     print(text)
-
 # ---------------------------------------------------------------- model (from here to the end the same lines stand in rag.py)
 def source_of(given: str | None, folder: str, flag: str) -> str:
     """A folder or hub id as given; without one, the course's own model, which `python course.py lab` puts into its cache."""
-    homes = {"win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local", "darwin": "~/Library/Caches"}
-    cache = Path(homes.get(sys.platform) or os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fine-tuning-course")
-    path = Path(given or Path(os.environ.get("COURSE_CACHE") or cache, folder)).expanduser()
+    home = {"win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local", "darwin": "~/Library/Caches"}.get(sys.platform)
+    cache = os.environ.get("COURSE_CACHE") or Path(home or os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fine-tuning-course")
+    path = Path(given or Path(cache, folder)).expanduser()
     if not path.is_dir() and not (given and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", given)):
         stop(flag, "a model", f"nothing at {path}", f"give {flag} a folder or a hub id, or run `python course.py lab` in the course's folder once")
     return str(path) if path.is_dir() else given
@@ -214,11 +205,10 @@ def load_model(source: str):
     dtype = torch.float32 if not gpu else torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        tokenizer.get_chat_template()
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
-        stop(f"--model {source}", "a causal model with safetensors", str(error).split("\n")[0], "check the name; a hub id needs a network once")
-    if not tokenizer.chat_template:
-        stop(f"--model {source}", "a chat model", "no chat template", "take the instruct version of the model")
+        stop(f"--model {source}", "a chat model with safetensors", str(error).split("\n")[0], "check the name; a hub id needs a network once")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer, model.to("cuda" if gpu else "mps" if mps else "cpu").eval()
 
@@ -242,21 +232,23 @@ def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, b
 
 def stop(where, expected, found, fix):
     raise SystemExit(f"{where}: expected {expected}, found {found}. Fix: {fix}.")
-
+def text_of(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        stop(f"{path}, line {data.count(10, 0, error.start) + 1}", "UTF-8 text", f"the byte {data[error.start]:#x}", "save the file as UTF-8")
 def lines_of(path: Path):
     """(line number, object) of each line of a JSONL file, or of a CSV file with a header."""
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        yield from ((reader.line_num, row) for row in reader)
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+        return (yield from ((reader.line_num, row) for row in reader))
+    for number, line in ((n, line) for n, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()):
         try:
-            row = json.loads(line if line.strip() else "null")
+            row = json.loads(line)
         except ValueError as error:
             stop(f"{path}, line {number}", "one JSON object", error, "put each row on a line of its own, with double quotes")
-        if line.strip():
-            yield number, row if isinstance(row, dict) else {}
-
+        yield number, row if isinstance(row, dict) else {}
 def read_rows(path: Path, columns: str | None) -> list[dict]:
     """Rows {"id", "messages", ...} that end with a question and its answer. One bad line refuses the file; nothing is dropped."""
     rows, first, roles = [], {}, ("user", "assistant", "system")
@@ -273,16 +265,19 @@ def read_rows(path: Path, columns: str | None) -> list[dict]:
             stop(f"{path}, line {number}", "an id of its own", f"{row['id']!r}, as in line {first[row['id']]}", "rename one of the two")
         rows.append(row)
     return rows or stop(path, "at least one row", "none", "put one conversation on each line")
-
-def write(path: Path, text: str) -> None:
-    path.with_name(path.name + ".part").write_text(text, encoding="utf-8")
-    os.replace(path.with_name(path.name + ".part"), path)  # the file appears whole or not at all
-
+def write(folder: Path, files: dict[str, str | bytes]) -> None:
+    """All files appear in the folder, or none: they are written aside first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="part-", dir=folder.parent) as aside:
+        for name, content in files.items():
+            Path(aside, name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        folder.mkdir(exist_ok=True)
+        for name in files:
+            os.replace(Path(aside, name), folder / name)
 def words(text: str) -> list[str]:
     """Words of any script in small letters, without punctuation; numbers stay whole: 0.7, 12:30, 1,250 as 1250."""
     text = re.sub(r"(?<=\d),(?=\d{3}\b)|[.:](?!\d)", lambda m: "" if m[0] == "," else " ", unicodedata.normalize("NFKC", text).casefold())
     return "".join(c if unicodedata.category(c)[0] in "LMN" or c in ".:" else " " for c in text).split()
-
 def interval(values) -> list[float]:
     """[mean, low, high, rows], 95 %: Wilson's interval for zeros and ones (it holds at 0 of n), else the bootstrap over rows."""
     from scipy.stats import binomtest
@@ -295,6 +290,10 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("Stopped. Nothing was written.")
-    except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"{str(error).splitlines()[0]}{getattr(error, 'object', '')[:50]}. Fix: check path, UTF-8, disk; a hub id needs a network once.")
+        print("Stopped. Nothing is half-written.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        full, said = re.search("No space left|File too large|quota", str(error)), str(error).split("\n")[0]
+        if not full and not isinstance(error, OSError):
+            raise
+        sys.exit(f"The disk is full ({said}). Nothing is half-written. Fix: free some space." if full else f"{said}. Fix: check the path.")

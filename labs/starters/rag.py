@@ -1,6 +1,4 @@
-#!/usr/bin/env python3
 """Answer questions from your own documents, and measure how well. One file: copy it, read it, change it.
-
     python rag.py index  --docs handbook/                                     make the search index, or bring it up to date
     python rag.py search "How long does the filter last?" --docs handbook/    what is found; loads no language model
     python rag.py ask    "How long does the filter last?" --docs handbook/    an answer with its sources
@@ -15,14 +13,15 @@ from pathlib import Path
 import numpy as np  # what takes long to import is imported where it is used: --help and mistakes answer at once
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "LANCEDB_LOG": "error", "TRANSFORMERS_VERBOSITY": "error"}
 logging.getLogger("bitsandbytes").setLevel("ERROR")  # else its import advises about a kernel that nobody needs
-
+LANGUAGES = """Arabic Danish Dutch English Finnish French German Greek Hungarian Italian Norwegian Portuguese Romanian Russian Spanish
+Swedish Tamil Turkish""".split()  # whose word stems LanceDB knows
 # ---------------------------------------------------------------- documents -> chunks -> an index on disk
 def read_documents(source: Path) -> list[tuple[str, str, str]]:
     """[(id, title, text)] of each .md and .txt file (its path is its id) and of each line of .jsonl files."""
     documents = {}
     for path in [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in (".md", ".txt", ".jsonl")):
         name = path.name if path == source else path.relative_to(source).as_posix()
-        for line, row in lines_of(path) if path.suffix.lower() == ".jsonl" else [(1, {"id": name, "text": path.read_text(encoding="utf-8-sig")})]:
+        for line, row in lines_of(path) if path.suffix.lower() == ".jsonl" else [(1, {"id": name, "text": text_of(path)})]:
             key, text = str(row.get("id", f"{name}:{line}")), row.get("text")
             if not isinstance(text, str) or key in documents:
                 stop(f"{path}, line {line}", "a text, and an id of its own", f"{key!r} twice" if key in documents else list(row), "mend the line")
@@ -44,8 +43,7 @@ def cut(documents: list[tuple[str, str, str]], longest: int) -> list[dict]:
 
 def update_index(args, embedder) -> None:
     """Only what changed is embedded. The table is built aside; index.json names the one that counts and is replaced last, in one step."""
-    import lancedb, pyarrow  # noqa: E401
-    from lancedb.index import FTS
+    import lancedb.index, pyarrow  # noqa: E401
     folder, chunks, known, about = args.index, cut(read_documents(args.docs), args.words), {}, {}
     if not chunks:
         stop(f"--docs {args.docs}", ".md, .txt or .jsonl documents with text", "none", "check the path")
@@ -63,22 +61,20 @@ def update_index(args, embedder) -> None:
         matrix = np.array([known[c["content"]] for c in chunks], dtype=np.float32)
         column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(matrix.ravel()), matrix.shape[1])
         table = lancedb.connect(str(aside)).create_table("new", pyarrow.Table.from_pylist(chunks).append_column("vector", column))
-        table.create_index("content", config=FTS(language=args.language))
+        table.create_index("content", config=lancedb.index.FTS(language=args.language))
         (aside / "new.lance").rename(folder / f"{aside.name}.lance")
-        write(folder / "index.json", json.dumps({"made by": "rag.py", "table": aside.name, "digest": digest, "embedder": args.embedder}))
+        write(folder, {"index.json": json.dumps({"made by": "rag.py", "table": aside.name, "digest": digest, "embedder": args.embedder})})
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for left in [p for p in folder.glob("rag-part-*") if p.name != f"{aside.name}.lance"]:
         shutil.rmtree(left, ignore_errors=True)  # the table before, and what a stopped update left
     long = sum(len(embedder.tokenizer(text)["input_ids"]) > (embedder.max_seq_length or np.inf) for text in new)
     print(f"{folder}: {len(chunks)} chunks, {len(new)} texts embedded, {long} of them cut by the embedder (then lower --words)", file=sys.stderr)
-
 # ---------------------------------------------------------------- answer, judge
 def answer(args, rows: list[dict], hits: list[list[dict]]) -> list[dict]:
     """One prediction a row. Where nothing lies near enough, the refusal is given without asking the model."""
-    blank = {"answer": args.refusal, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0}
-    made = [{"id": row["id"], "prompt": reading_prompt(row["messages"][:-1], found[:args.chunks], args.refusal),
-             "gold": row["messages"][-1]["content"], **blank} for row, found in zip(rows, hits)]
+    made = [{"id": row["id"], "prompt": reading_prompt(row["messages"][:-1], found[:args.chunks], args.refusal), "answer": args.refusal,
+             "gold": row["messages"][-1]["content"], "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0} for row, found in zip(rows, hits)]
     asked = [one for one, found in zip(made, hits) if found and found[0]["closest"] >= args.min_cosine]
     replies = generate(*load_model(args.model), [one["prompt"] for one in asked], args.max_new_tokens, args.batch_size) if asked else []
     for one, reply in zip(asked, replies):
@@ -108,9 +104,8 @@ def judge(args, rows: list[dict], hits: list[list[dict]], made: list[dict]) -> d
         for k in (1, 3, 5, 10) if sources else ():
             scores[f"recall@{k}"] = len(set(documents[:k]) & set(sources)) / len(set(sources))
         one |= {"scores": {name: float(value) for name, value in scores.items()}, "closest": found[0]["closest"] if found else None}
-    every = [one["scores"] for one in made]
-    return {name: interval([own[name] for own in every if name in own]) for name in sorted(set().union(*every))}
-
+    names = sorted({name for one in made for name in one["scores"]})
+    return {name: interval([one["scores"][name] for one in made if name in one["scores"]]) for name in names}
 # ---------------------------------------------------------------- command line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,7 +115,7 @@ def main() -> None:
     add("--docs", type=Path, help="documents; without it the index is taken as it is")
     add("--index", type=Path, default="rag-index", help="folder of the index (%(default)s)")
     add("--words", type=int, default=170, help="longest chunk; 170 English words are about the 256 tokens that the default embedder reads")
-    add("--language", default="English", help="of the documents, for word stems in keyword search (%(default)s)")
+    add("--language", choices=LANGUAGES, default="English", help="of the documents, for word stems in keyword search (%(default)s)")
     add("--embedder", help="hub id or folder of a sentence-transformers model (the course's all-MiniLM-L6-v2)")
     add("--model", default=os.environ.get("COURSE_MODEL"), help="hub id or folder of a chat model ($COURSE_MODEL, or the course's)")
     add("--mode", choices=["hybrid", "vector", "keyword"], default="hybrid", help="way to search (%(default)s)")
@@ -154,11 +149,9 @@ def main() -> None:
     if args.command == "ask":
         return print(made[0]["answer"], *(f"  source: {d}" + " (word for word)" * (d == made[0]["stands_in"]) for d in made[0]["sources"]), sep="\n")
     scores = judge(args, rows, hits, made)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write(args.out / "predictions.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in made))
-    write(args.out / "metrics.json", json.dumps({"scores": scores, "settings": {k: str(v) for k, v in vars(args).items()}}, indent=2))
+    write(args.out, {"predictions.jsonl": "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in made),
+                     "metrics.json": json.dumps({"scores": scores, "settings": {k: str(v) for k, v in vars(args).items()}}, indent=2)})
     print(*(f"{name:24} {mean:.3f} [{low:.3f}, {high:.3f}]  {count} rows" for name, (mean, low, high, count) in scores.items()), sep="\n")
-
 # ---------------------------------------------------------------- search
 def open_index(folder: Path, embedder):
     """The table that counts, what index.json says of it, and whether this embedder made it."""
@@ -195,13 +188,12 @@ def reading_prompt(turns: list[dict], hits: list[dict], refusal: str) -> list[di
     ours = f"Answer the question with a few words from the text above it. If the text does not say it, write: {refusal}"
     text = "\n\n".join(hit["content"] for hit in hits) + f"\nQuestion: {turns[-1]['content']}"
     return [*([] if turns[0]["role"] == "system" else [{"role": "system", "content": ours}]), *turns[:-1], {"role": "user", "content": text}]
-
 # ---------------------------------------------------------------- model (from here to the end the same lines stand in compare.py)
 def source_of(given: str | None, folder: str, flag: str) -> str:
     """A folder or hub id as given; without one, the course's own model, which `python course.py lab` puts into its cache."""
-    homes = {"win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local", "darwin": "~/Library/Caches"}
-    cache = Path(homes.get(sys.platform) or os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fine-tuning-course")
-    path = Path(given or Path(os.environ.get("COURSE_CACHE") or cache, folder)).expanduser()
+    home = {"win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local", "darwin": "~/Library/Caches"}.get(sys.platform)
+    cache = os.environ.get("COURSE_CACHE") or Path(home or os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fine-tuning-course")
+    path = Path(given or Path(cache, folder)).expanduser()
     if not path.is_dir() and not (given and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", given)):
         stop(flag, "a model", f"nothing at {path}", f"give {flag} a folder or a hub id, or run `python course.py lab` in the course's folder once")
     return str(path) if path.is_dir() else given
@@ -214,11 +206,10 @@ def load_model(source: str):
     dtype = torch.float32 if not gpu else torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        tokenizer.get_chat_template()
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
-        stop(f"--model {source}", "a causal model with safetensors", str(error).split("\n")[0], "check the name; a hub id needs a network once")
-    if not tokenizer.chat_template:
-        stop(f"--model {source}", "a chat model", "no chat template", "take the instruct version of the model")
+        stop(f"--model {source}", "a chat model with safetensors", str(error).split("\n")[0], "check the name; a hub id needs a network once")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer, model.to("cuda" if gpu else "mps" if mps else "cpu").eval()
 
@@ -242,21 +233,23 @@ def generate(tokenizer, model, prompts: list[list[dict]], max_new_tokens: int, b
 
 def stop(where, expected, found, fix):
     raise SystemExit(f"{where}: expected {expected}, found {found}. Fix: {fix}.")
-
+def text_of(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        stop(f"{path}, line {data.count(10, 0, error.start) + 1}", "UTF-8 text", f"the byte {data[error.start]:#x}", "save the file as UTF-8")
 def lines_of(path: Path):
     """(line number, object) of each line of a JSONL file, or of a CSV file with a header."""
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        yield from ((reader.line_num, row) for row in reader)
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+        return (yield from ((reader.line_num, row) for row in reader))
+    for number, line in ((n, line) for n, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()):
         try:
-            row = json.loads(line if line.strip() else "null")
+            row = json.loads(line)
         except ValueError as error:
             stop(f"{path}, line {number}", "one JSON object", error, "put each row on a line of its own, with double quotes")
-        if line.strip():
-            yield number, row if isinstance(row, dict) else {}
-
+        yield number, row if isinstance(row, dict) else {}
 def read_rows(path: Path, columns: str | None) -> list[dict]:
     """Rows {"id", "messages", ...} that end with a question and its answer. One bad line refuses the file; nothing is dropped."""
     rows, first, roles = [], {}, ("user", "assistant", "system")
@@ -273,16 +266,19 @@ def read_rows(path: Path, columns: str | None) -> list[dict]:
             stop(f"{path}, line {number}", "an id of its own", f"{row['id']!r}, as in line {first[row['id']]}", "rename one of the two")
         rows.append(row)
     return rows or stop(path, "at least one row", "none", "put one conversation on each line")
-
-def write(path: Path, text: str) -> None:
-    path.with_name(path.name + ".part").write_text(text, encoding="utf-8")
-    os.replace(path.with_name(path.name + ".part"), path)  # the file appears whole or not at all
-
+def write(folder: Path, files: dict[str, str | bytes]) -> None:
+    """All files appear in the folder, or none: they are written aside first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="part-", dir=folder.parent) as aside:
+        for name, content in files.items():
+            Path(aside, name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        folder.mkdir(exist_ok=True)
+        for name in files:
+            os.replace(Path(aside, name), folder / name)
 def words(text: str) -> list[str]:
     """Words of any script in small letters, without punctuation; numbers stay whole: 0.7, 12:30, 1,250 as 1250."""
     text = re.sub(r"(?<=\d),(?=\d{3}\b)|[.:](?!\d)", lambda m: "" if m[0] == "," else " ", unicodedata.normalize("NFKC", text).casefold())
     return "".join(c if unicodedata.category(c)[0] in "LMN" or c in ".:" else " " for c in text).split()
-
 def interval(values) -> list[float]:
     """[mean, low, high, rows], 95 %: Wilson's interval for zeros and ones (it holds at 0 of n), else the bootstrap over rows."""
     from scipy.stats import binomtest
@@ -295,6 +291,10 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("Stopped. Nothing was written.")
-    except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"{str(error).splitlines()[0]}{getattr(error, 'object', '')[:50]}. Fix: check path, UTF-8, disk; a hub id needs a network once.")
+        print("Stopped. Nothing is half-written.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        full, said = re.search("No space left|File too large|quota", str(error)), str(error).split("\n")[0]
+        if not full and not isinstance(error, OSError):
+            raise
+        sys.exit(f"The disk is full ({said}). Nothing is half-written. Fix: free some space." if full else f"{said}. Fix: check the path.")

@@ -8,19 +8,17 @@ Needs: pip install "torch>=2.13" "transformers>=5.23" "trl>=1.16" "peft>=0.21" b
 import csv, hashlib, io, json, math, os, re, shutil, sys, time, types, warnings  # noqa: E401
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
-import psutil
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
+import numpy as np, psutil, torch  # noqa: E401
+from accelerate import PartialState, utils
 from datasets import Dataset
+from huggingface_hub import ModelCardData
 from peft import LoraConfig, PeftModel
 from rouge_score.rouge_scorer import RougeScorer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, EarlyStoppingCallback
+from tqdm import trange
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, EarlyStoppingCallback, TrainerCallback
 from transformers.hf_argparser import HfArg
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, TrlParser
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, TrlParser, trainer as trl_trainer
 WORD = re.compile(r"[\w\u0900-\u097f]+")  # Devanagari's vowel signs belong to their word
 
 @dataclass
@@ -41,30 +39,27 @@ class Settings:
     resume: bool = HfArg(default=False, help="go on with a run that was stopped, with its settings")
     force: bool = HfArg(default=False, help="replace an earlier result, or start an unfinished run anew")
 
-# ------------------------------------------------------------------ data: every line is checked before anything is loaded
+def stop(where, expected, found, fix):
+    raise SystemExit(f"{where}: expected {expected}, found {found}. Fix: {fix}.")
+# ------------------------------------------------------------------ 1. data: every line is checked before anything is loaded
 def read(path, columns, tokenizer, pairs=False):
     """The rows of a file; the first bad line stops the script."""
     text, rows, number = Path(path).read_text(encoding="utf-8-sig", errors="replace") if Path(path).is_file() else "", [], 1
+    lines = enumerate(text.split("\n"), 1)
     try:
         if path.endswith(".csv"):
-            table = csv.DictReader(io.StringIO(text, newline=""))
-            asked, told = columns.split(",")
+            table, (asked, told) = csv.DictReader(io.StringIO(text, newline="")), columns.split(",")
             if not {asked, told} <= set(table.fieldnames or ()):
                 raise ValueError(f"expected the columns {columns} (--columns), found {table.fieldnames}")
-            lines = ((table.line_num, {"prompt": r[asked], "completion": r[told]}) for r in table)
-        else:
-            lines = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
+            lines = ((table.line_num, json.dumps({"prompt": r[asked], "completion": r[told]})) for r in table)
         for number, line in lines:
-            given = json.loads(line) if isinstance(line, str) else line
-            rows.append(row_of(given, tokenizer, pairs) | {"line": number, "id": str(given.get("id", number))})
+            rows += [row_of(json.loads(line), number, tokenizer, pairs)] if line.strip() else []
     except (ValueError, TypeError, csv.Error) as error:
         raise SystemExit(f"{path}, line {number}: {error}. Fix: the forms of rows stand at the top of tune.py.") from None
-    if not rows:
-        raise SystemExit(f"{path}: expected a .jsonl or .csv file with rows, found none. Fix: check the path; write one row per line.")
-    return rows
+    return rows or stop(path, "a .jsonl or .csv file with rows", "none", "check the path; write one row on each line")
 
-def row_of(given, tokenizer, pairs):
-    """A row in any of the forms: prompt, gold answer, its token ids; what stands before `start` is masked, the rest is learnt."""
+def row_of(given, number, tokenizer, pairs):
+    """A row in any of the forms: prompt, gold answer, token ids, what the trainer gets; tokens before `start` are masked, the rest is learnt."""
     def turns(value, role):
         return [{"role": role, "content": value}] if isinstance(value, str) else value or []
     given = given if isinstance(given, dict) else {"found": given}
@@ -77,14 +72,16 @@ def row_of(given, tokenizer, pairs):
     paired = worse[:-1] in ([], chat[:-1]) and [turn["role"] for turn in worse[-1:]] == ["assistant"]
     if len(chat) < 2 or chat[-1]["role"] != "assistant" or pairs and not paired:
         raise ValueError(f"expected a prompt and the assistant's answer, with dpo also a rejected answer to that prompt; found {str(given)[:150]}")
-    words = WORD.findall(" ".join(t["content"] for t in chat[:-1] if t["role"] == "user").lower())
     before = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True)["input_ids"]
     ids = tokenizer.apply_chat_template(chat)["input_ids"]
     start = next((i for i, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
-    return {"prompt": chat[:-1], "gold": chat[-1:], "text": chat[-1]["content"], "rejected": worse[-1:], "ids": ids, "start": start,
-            "grams": {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}}
-
-# ------------------------------------------------------------------ model: where it is, what a step needs, how it is loaded
+    learn = {"prompt": chat[:-1], "chosen": chat[-1:], "rejected": worse[-1:]}
+    asked = " ".join(turn["content"] for turn in chat[:-1] if turn["role"] == "user").lower()
+    words = WORD.findall(asked) or [asked]
+    return {"line": number, "id": str(given.get("id", number)), "prompt": chat[:-1], "gold": chat[-1]["content"], "ids": ids, "start": start,
+            "learn": learn if pairs else {"input_ids": ids, "labels": [-100] * start + ids[start:]},
+            "fours": {tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3))}}
+# ------------------------------------------------------------------ 2. model: where it is, what a step needs, how it is loaded
 def find_model(name):
     """Name, configuration and tokenizer; the default is the course's copy of SmolLM2, else the hub's."""
     places = {"win32": os.environ.get("LOCALAPPDATA"), "darwin": "~/Library/Caches"}
@@ -94,13 +91,14 @@ def find_model(name):
     name = str(Path(name).resolve()) if Path(name).is_dir() else name  # it is written into the adapter
     try:
         config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name, padding_side="left")
+        tokenizer.get_chat_template()
     except (OSError, ValueError) as error:
-        raise SystemExit(f"--model {name}: expected the folder of a causal model or its id on the hub (which needs a network once), found: "
-                   f"{str(error).strip().splitlines()[0]} Fix: check the name. The course's model comes with `python course.py lab`.") from None
+        stop(f"--model {name}", "the folder of a chat model or its id on the hub (which needs a network once)",
+             str(error).strip().splitlines()[0], "check the name; the course's model comes with `python course.py lab`")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return name, config, tokenizer
 
-def fit(s, config, longest, state):
+def fit(s, config, longest, answer, state):
     """(rows at once, bytes, parameters) of a step that fits, from the configuration alone: a quarter off on a CPU, untested on a GPU."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -109,68 +107,81 @@ def fit(s, config, longest, state):
     total, linear, wide = sum(p.numel() for p in model.parameters()), sum(w.numel() for w in matrices), 4 if full or cpu else 2
     weights = wide * (total - linear) + linear * (0.52 + 4 * cpu if s.method == "qlora" else wide) + 6 * linear * (s.method == "dora")
     adam = 12 * total if full else 16 * s.rank * sum(sum(w.shape) for w in matrices)
-    token = text.num_hidden_layers * (10 * text.hidden_size + 4 * text.intermediate_size) * (4 if s.precision == "float32" else 2)  # for the way back
+    token = text.num_hidden_layers * (10 * text.hidden_size + 4 * text.intermediate_size) * (4 if s.precision == "float32" else 2.6)
+    token *= {"full": 1.35, "dora": 2.3, "qlora": 2.0}.get(s.method, 1.8) if cpu else 1  # what is kept for the way back, and the gaps between
     free = psutil.virtual_memory().available / state.num_processes if cpu else torch.cuda.mem_get_info()[0]
-    for batch in (b for b in range(s.batch_size // state.num_processes, 0, -1) if s.batch_size // state.num_processes % b == 0):
-        tiles = 32 * min(batch * longest, 4096) * min(text.vocab_size, 32768)  # in which TRL scores the vocabulary
-        need = 0.6e9 + weights + adam + batch * longest * token * ({"full": 1.3, "dora": 2.35}.get(s.method, 1.85) if cpu else 1.3) + tiles
-        if need < 0.9 * free:
+    for batch in (b for b in range(s.batch_size, 0, -1) if s.batch_size % (b * state.num_processes) == 0):
+        step = batch * longest * token + 32 * min(batch * answer, 4096) * min(text.vocab_size, 32768)  # and scores of the vocabulary, in tiles
+        if (need := 0.6e9 + weights + adam + step * (2 if s.method == "dpo" else 1)) < 0.9 * free:  # dpo: the better and the worse answer
             return batch, need, total
-    raise SystemExit(f"memory: expected a need below {0.9 * free / 1e9:.1f} GB, found {need / 1e9:.1f} for one row of {longest} tokens (weights "
-                     f"{weights / 1e9:.1f}, optimizer {adam / 1e9:.1f}). Fix: --method qlora, a smaller --model, or shorter rows.")
+    stop("memory", f"a need below {0.9 * free / 1e9:.1f} GB", f"{need / 1e9:.1f} for one row of {longest} tokens (weights {weights / 1e9:.1f}, "
+         f"optimizer {adam / 1e9:.1f})", "--method qlora, a smaller --model, or shorter rows")
 
 def load(name, s, state):
     """The model in float32, or in bfloat16 on a GPU that trains only an adapter; with qlora packed in 4 bits (NF4)."""
     quick = torch.bfloat16 if s.precision == "bfloat16" else torch.float32
-    four_bits = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=quick)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=quick)
     model = AutoModelForCausalLM.from_pretrained(
         name, dtype=quick if state.device.type == "cuda" and s.method != "full" else torch.float32, device_map={"": state.device},
-        quantization_config=BitsAndBytesConfig(**four_bits) if s.method == "qlora" else None)
-    for layer in model.modules():  # else bitsandbytes packs 4-bit layers anew at their first use on some CPUs, and no gradient passes them any more
+        quantization_config=nf4 if s.method == "qlora" else None)
+    for layer in model.modules():  # else bitsandbytes packs 4-bit layers anew at their first use on some CPUs, and no gradient passes them
         layer.support_avx512bf16_for_cpu = False
     return model.eval()
-
-# ------------------------------------------------------------------ method: what is trained, and how
-def trainer_for(model, tokenizer, rows, s, folder, batch, state):
-    """The trainer. The order of rows depends on the seed alone, so neither a stop nor the number of processes changes it."""
-    def dataset(rows):
-        if s.method == "dpo":
-            return Dataset.from_list([{"prompt": r["prompt"], "chosen": r["gold"], "rejected": r["rejected"]} for r in rows])
-        return Dataset.from_list([{"input_ids": r["ids"], "labels": [-100] * r["start"] + r["ids"][r["start"] :]} for r in rows])
-    checked, rows = (rows[::10], [r for n, r in enumerate(rows) if n % 10]) if s.patience else ([], rows)
+# ------------------------------------------------------------------ 3. method and 4. run: what is trained, and how
+def in_order(rows, s):
+    """The rows of all epochs, those of like length in one step. Neither a stop nor the number of processes changes the order."""
     seen, order, generator = round(s.epochs * len(rows)), [], torch.Generator().manual_seed(s.seed)
-    while len(order) < seen:  # rows of like length share a step
-        order += get_length_grouped_indices([len(r["ids"]) for r in rows], s.batch_size, generator=generator)
-    often = math.ceil(seen / s.batch_size / 50)  # steps between two logs; five times as many between two checkpoints
+    while len(order) < seen:
+        order += get_length_grouped_indices([len(row["ids"]) for row in rows], s.batch_size, generator=generator)
+    return [rows[n] for n in order[:seen]]
+
+class StopAtNaN(TrainerCallback):
+    """A gradient that is no number would spoil every weight: stop before that step."""
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        if not all(w.grad.isfinite().all() for w in model.parameters() if w.grad is not None):
+            stop(f"step {state.global_step + 1}", "a loss that is a number", "NaN or infinity: the steps before were too large, and the weights left "
+                 "the range of numbers", f"a lower --learning_rate, such as {args.learning_rate / 10:g}, with --force; if it is step 1: the rows")
+
+def train(model, tokenizer, rows, s, work, batch, state):
+    """Train with TRL, from the last whole checkpoint if there is one, and save: losses, and minutes. With patience, every tenth row is kept back."""
+    checked = rows[::10] if s.patience else []
+    rows = in_order([r for n, r in enumerate(rows) if n % 10 or not s.patience], s)
+    often = math.ceil(len(rows) / s.batch_size / 50)  # steps between two logs; five times as many between two checkpoints
     settings = dict(
-        output_dir=f"{folder}/checkpoints", num_train_epochs=1, train_sampling_strategy="sequential", max_length=None, seed=s.seed,
+        output_dir=f"{work}/checkpoints", seed=s.seed, num_train_epochs=1, train_sampling_strategy="sequential", max_length=None,
         per_device_train_batch_size=batch, gradient_accumulation_steps=s.batch_size // state.num_processes // batch, gradient_checkpointing=False,
         learning_rate=s.learning_rate, lr_scheduler_type="linear", warmup_steps=0.1, bf16=s.precision == "bfloat16",
-        use_cpu=state.device.type == "cpu", logging_steps=often, save_steps=5 * often, save_total_limit=2, report_to="tensorboard",
-        eval_strategy="steps" if checked else "no", eval_steps=5 * often, load_best_model_at_end=bool(checked), logging_nan_inf_filter=False)
-    kind, args = (DPOTrainer, DPOConfig(**settings)) if s.method == "dpo" else (SFTTrainer, SFTConfig(**settings))
+        use_cpu=state.device.type == "cpu", logging_steps=often, report_to="tensorboard", save_steps=5 * often, save_total_limit=2,
+        eval_strategy="steps" if checked else "no", eval_steps=5 * often, load_best_model_at_end=bool(checked))
     lora = LoraConfig(r=s.rank, lora_alpha=s.rank, target_modules="all-linear", use_dora=s.method == "dora", task_type="CAUSAL_LM")
-    trainer = kind(model, args=args, train_dataset=dataset([rows[i] for i in order[:seen]]), eval_dataset=dataset(checked) if checked else None,
-                   processing_class=tokenizer, peft_config=None if s.method == "full" else lora,
-                   callbacks=[EarlyStoppingCallback(s.patience)] if checked else None)
+    parts = dict(model=model, processing_class=tokenizer, peft_config=None if s.method == "full" else lora,
+                 train_dataset=Dataset.from_list([r["learn"] for r in rows]),
+                 eval_dataset=Dataset.from_list([r["learn"] for r in checked]) if checked else None,
+                 callbacks=[StopAtNaN(), *([EarlyStoppingCallback(s.patience)] if checked else [])])
+    trl_trainer.utils._use_triton = lambda device: True  # else TRL 1.16 on a CPU scores the vocabulary at masked tokens too, and throws that away
+    trainer = DPOTrainer(args=DPOConfig(**settings), **parts) if s.method == "dpo" else SFTTrainer(args=SFTConfig(**settings), **parts)
     for weight in trainer.model.parameters():
         weight.data = weight.data.float() if weight.requires_grad else weight.data  # TRL made a 4-bit model's adapter bfloat16
-    return trainer
-
-# ------------------------------------------------------------------ judge: the same rows before and after
+    whole = [f.parent for f in work.glob("checkpoints/*/trainer_state.json") if f.read_text(encoding="utf-8").endswith("\n}\n")]  # written last
+    last, begun = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None), time.monotonic()
+    trainer.train(resume_from_checkpoint=last and str(last))
+    trainer.save_model(str(work))
+    losses = [x["loss"] for x in trainer.state.log_history if "loss" in x]
+    return {"losses": losses, "minutes": round((time.monotonic() - begun) / 60, 2), "minutes_from": last.name if last else "the start"}
+# ------------------------------------------------------------------ 5. judge: the same rows before and after
 @torch.no_grad()
-def judge(model, tokenizer, rows):
+def judge(model, tokenizer, rows, title):
     """Per row the greedy answer, and the nats per token of the gold one; each process takes its share of the rows."""
     found, longest = [], math.ceil(1.25 * max(len(r["ids"]) - r["start"] for r in rows))
     with PartialState().split_between_processes(sorted(rows, key=lambda r: r["start"])) as mine:
-        for part in (mine[i : i + 16] for i in range(0, len(mine), 16)):
+        for part in (mine[i : i + 16] for i in trange(0, len(mine), 16, desc=title, disable=not PartialState().is_main_process)):
             given = tokenizer.apply_chat_template([r["prompt"] for r in part], add_generation_prompt=True, padding=True, return_tensors="pt")
             out = model.generate(**given.to(model.device), max_new_tokens=longest, do_sample=False, temperature=None, top_p=None, top_k=None)
             for r, text in zip(part, tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)):
                 ids = torch.tensor([r["ids"]], device=model.device)
                 said = model(input_ids=ids, use_cache=False, logits_to_keep=ids.shape[1] - r["start"] + 1).logits[0, :-1].float()
                 found.append({"line": r["line"], "answer": text.strip(), "nats": torch.nn.functional.cross_entropy(said, ids[0, r["start"]:]).item()})
-    return sorted(gather_object(found), key=lambda x: x["line"])
+    return sorted(utils.gather_object(found), key=lambda x: x["line"])
 
 def scores(rows, judged):
     """name -> one number per row. Labels are scored where gold is one of few, JSON where gold is JSON."""
@@ -179,20 +190,18 @@ def scores(rows, judged):
             return isinstance(json.loads(text), (dict, list))
         except ValueError:
             return False
-    pairs = [(x["answer"], r["text"].strip()) for r, x in zip(rows, judged)]
+    pairs = [(x["answer"], r["gold"].strip()) for r, x in zip(rows, judged)]
     rouge = RougeScorer(["rougeL"], tokenizer=types.SimpleNamespace(tokenize=lambda text: WORD.findall(text.lower())))  # its own knows a to z only
     found = {"exact_match": [a == g for a, g in pairs], "rouge_l": [rouge.score(g, a)["rougeL"].fmeasure for a, g in pairs],
              "log_perplexity": [x["nats"] for x in judged], "json_valid": [is_json(a) for a, g in pairs if is_json(g)]}
     if len({g for _, g in pairs}) <= min(20, len(pairs) / 3):
         found["label_accuracy"] = [a.strip(" .!?\"'").lower() == g.strip(" .!?\"'").lower() for a, g in pairs]
     return {name: np.array(values, dtype=float) for name, values in found.items() if values}
-
-# ------------------------------------------------------------------ save: what a stranger needs
+# ------------------------------------------------------------------ 6. save: what a stranger needs
 SAMPLE = """from pathlib import Path
 from transformers import pipeline
 ask = pipeline("text-generation", str(Path(__file__).resolve().parent))  # an adapter brings its base model
-print(ask({prompt}, max_new_tokens=200, do_sample=False)[0]["generated_text"][-1]["content"])
-"""
+print(ask({prompt}, max_new_tokens=200, do_sample=False)[0]["generated_text"][-1]["content"])"""
 
 def save(s, rows, sides, facts, work):
     """Scores, answers, model card and sample.py, beside the weights and the tokenizer that the trainer saved; the card's table."""
@@ -205,51 +214,46 @@ def save(s, rows, sides, facts, work):
     base = Path(s.model).name if Path(s.model).is_dir() else s.model  # a path of this machine helps nobody else
     data = "\n".join(f"- {part}: {x['rows']} rows of `{x['file']}`, sha256 `{x['sha256']}`" for part, x in facts["data"].items())
     for name, judged in zip(("before", "after"), sides):
-        lines = [json.dumps({"id": r["id"], "prompt": r["prompt"], "gold": r["text"], "answer": x["answer"]}) for r, x in zip(rows, judged)]
+        lines = [json.dumps({"id": r["id"], "prompt": r["prompt"], "gold": r["gold"], "answer": x["answer"]}) for r, x in zip(rows, judged)]
         (work / f"predictions_{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (work / "metrics.json").write_text(json.dumps(facts | {"scores": measured}, indent=1), encoding="utf-8")
     (work / "sample.py").write_text(SAMPLE.format(prompt=rows[0]["prompt"]), encoding="utf-8")
     (work / "training_args.bin").unlink()  # a pickle
-    (work / "README.md").write_text(f"""---
-{f"base_model: {base}" if base == s.model else ""}
-library_name: {"transformers" if s.method == "full" else "peft"}
-pipeline_tag: text-generation
-tags: [{s.method}, trl]
----
+    head = ModelCardData(base_model=base if base == s.model else None, library_name="transformers" if s.method == "full" else "peft",
+                         pipeline_tag="text-generation", tags=[s.method, "trl"])
+    (work / "README.md").write_text(f"""---\n{head}\n---
 # {Path(s.output).name}\n\n`{base}`, tuned by {s.method} with the settings in `tune.yaml`. `sample.py` asks it.\n\n{data}\n
 Greedy answers to {len(rows)} held-out rows before and after, with 95 % bootstrap intervals; the difference is paired. An interval without width
 means that all rows agree, not that it is certain. Perplexity is exp(log_perplexity). Nothing else was measured.\n
 | score | before | after | difference |\n|---|---|---|---|\n{table}\n
-Training: {facts["minutes"]} minutes, {facts["peak_gb"]} GB at its peak, last loss {facts["losses"][-1]}.
+Training: {facts["minutes"]} minutes from {facts["minutes_from"]} on, {facts["peak_gb"]} GB at its peak, last loss {facts["losses"][-1]}.
 """, encoding="utf-8")
     return table
-
-# ------------------------------------------------------------------ run
-def run(s):
+# ------------------------------------------------------------------ all of it, in this order
+def main(s):
     out, work, state = Path(s.output), Path(f"{Path(s.output)}.part"), PartialState(cpu=not torch.accelerator.is_available())
     show = print if state.is_main_process else lambda *_: None
     if s.resume and (work / "tune.yaml").is_file():
         s = Settings(**json.loads((work / "tune.yaml").read_text(encoding="utf-8")) | {"resume": True})
     elif s.resume or (not s.force and (work.exists() or out.exists())):
-        raise SystemExit(f"{work}: expected {'a stopped run' if s.resume else f'neither it nor {out}'}. Fix: --resume, --force or another --output.")
+        stop(work, "a stopped run" if s.resume else f"neither it nor {out}", "none" if s.resume else "one", "--resume, --force or another --output")
     known = s.method in ("lora", "qlora", "dora", "full", "dpo") and s.precision in ("auto", "float32", "bfloat16")
-    if not known or min(s.epochs, s.rank, s.batch_size) <= 0 or s.batch_size % state.num_processes:
-        raise SystemExit(f"expected what --help names, numbers above 0, and a --batch_size that {state.num_processes} processes can share; found {s}")
+    if not known or min(s.epochs, s.rank, s.batch_size, s.learning_rate or 1) <= 0 or s.batch_size % state.num_processes:
+        stop("flags", f"what --help names, numbers above 0, and a --batch_size that {state.num_processes} processes can share", s, "see --help")
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    s.precision = ("bfloat16" if fast else "float32") if s.precision == "auto" else s.precision
     s.model, config, tokenizer = find_model(s.model)
-    if s.precision == "auto":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
-        s.precision = "bfloat16" if fast else "float32"
-    train, held = read(s.train, s.columns, tokenizer, s.method == "dpo"), read(s.eval, s.columns, tokenizer)
-    alike = [(len(both) / len(h["grams"] | t["grams"]), f"{h['line']}={t['line']}") for h in held for t in train if (both := h["grams"] & t["grams"])]
+    rows, held = read(s.train, s.columns, tokenizer, s.method == "dpo"), read(s.eval, s.columns, tokenizer)
+    alike = [(len(both) / len(h["fours"] | r["fours"]), f"{h['line']}={r['line']}") for h in held for r in rows if (both := h["fours"] & r["fours"])]
     same, near = [lines for share, lines in alike if share == 1], [lines for share, lines in alike if 0.5 < share < 1]
     if same:
-        raise SystemExit(f"{s.eval}: expected no row of {s.train}, found lines {', '.join(same[:9])}. Fix: remove them from one of the two.")
-    longest, tokens, ids, start = max(len(r["ids"]) for r in train), sum(len(r["ids"]) for r in train), train[0]["ids"], train[0]["start"]
-    show(f"{len(train)} rows to learn, {tokens} tokens, {longest} in the longest; {len(held)} rows to judge by; {len(near)} near-duplicates "
-         f"{near[:9]}.\n--- masked\n{tokenizer.decode(ids[:start])}\n--- learnt\n{tokenizer.decode(ids[start:])}\n---")
-    if longest > (room := config.get_text_config().max_position_embeddings):
-        raise SystemExit(f"{s.train}: expected rows of at most {room} tokens, the model's context, found {longest}. Fix: shorten or remove them.")
-    batch, need, total = fit(s, config, longest * (2 if s.method == "dpo" else 1), state)
+        stop(s.eval, f"no row of {s.train}", f"lines {', '.join(same[:9])}", "remove them from one of the two")
+    lengths, answers, first, start = [len(r["ids"]) for r in rows], [len(r["ids"]) - r["start"] for r in rows], rows[0]["ids"], rows[0]["start"]
+    show(f"{len(rows)} rows to learn, {sum(lengths)} tokens, {max(lengths)} in the longest; {len(held)} rows to judge by; {len(near)} near-duplicates"
+         f" {near[:9]}.\n--- masked\n{tokenizer.decode(first[:start])}\n--- learnt\n{tokenizer.decode(first[start:])}\n---")
+    if max(lengths) > (room := config.get_text_config().max_position_embeddings):
+        stop(s.train, f"rows of at most {room} tokens, the model's context", max(lengths), "shorten or remove them")
+    batch, need, total = fit(s, config, max(lengths), max(answers), state)
     s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # 2e-3 was measured on 1.3e8
     if state.is_main_process and not s.resume:
         shutil.rmtree(work, ignore_errors=True)
@@ -257,26 +261,22 @@ def run(s):
         (work / "tune.yaml").write_text(json.dumps(asdict(s) | {"force": False}, indent=1), encoding="utf-8")
     model, begun = load(s.model, s, state), time.monotonic()
     with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
-        model(input_ids=torch.tensor([ids] * batch, device=state.device), logits_to_keep=1)
-    minutes = 3 * (time.monotonic() - begun) / batch / len(ids) * tokens * s.epochs / state.num_processes / 60  # there and back: about three times
+        model(input_ids=torch.tensor([first] * batch, device=state.device), logits_to_keep=1)
+    minutes = 3 * (time.monotonic() - begun) / batch / len(first) * sum(lengths) * s.epochs / state.num_processes / 60  # there and back
     show(f"Predicted: {need / 1e9:.1f} GB with {batch} rows at once, {minutes:.1f} min of training, and twice the judging that begins now.")
-    before = judge(model, tokenizer, held)
+    before = judge(model, tokenizer, held, "before")
     os.environ["TENSORBOARD_LOGGING_DIR"] = f"{work}/logs"
-    trainer, begun = trainer_for(model, tokenizer, train, s, work, batch, state), time.monotonic()
-    whole = [f.parent for f in work.glob("checkpoints/*/trainer_state.json") if f.read_text(encoding="utf-8").endswith("\n}\n")]  # written last
-    trainer.train(resume_from_checkpoint=str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None)
-    losses, minutes = [x["loss"] for x in trainer.state.log_history if "loss" in x], round((time.monotonic() - begun) / 60, 2)
-    trainer.save_model(str(work))
+    facts = train(model, tokenizer, rows, s, work, batch, state)
     state.wait_for_everyone()
-    del model, trainer
+    del model
     model = load(str(work), s, state) if s.method == "full" else PeftModel.from_pretrained(load(s.model, s, state), str(work)).eval()
-    after = judge(model, tokenizer, held)  # what was saved, not what is in memory
+    after = judge(model, tokenizer, held, "after")  # what was saved, not what is in memory
     if state.is_main_process:
         status = Path("/proc/self/status")  # tells the peak on Linux; elsewhere: what is in use at the end
         peak = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) * 1024 if status.exists() else psutil.Process().memory_info().rss
-        files = {part: {"file": Path(path).name, "rows": len(rows), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
-                 for part, path, rows in (("train", s.train, train), ("eval", s.eval, held))}
-        facts = {"data": files, "minutes": minutes, "peak_gb": round((torch.cuda.max_memory_allocated() or peak) / 1e9, 2), "losses": losses}
+        facts["peak_gb"] = round((torch.cuda.max_memory_allocated() or peak) / 1e9, 2)
+        facts["data"] = {part: {"file": Path(path).name, "rows": len(some), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+                         for part, path, some in (("train", s.train, rows), ("eval", s.eval, held))}
         show(f"score | before | after | difference\n{save(s, held, (before, after), facts, work)}\nWhole: {out}")
         if out.exists():
             out.rename(f"{out}.{int(time.time())}")
@@ -290,11 +290,11 @@ if __name__ == "__main__":
     except Exception as error:  # a wrong flag, or a wrong YAML file
         parser.error(str(error))
     try:
-        run(settings)
+        main(settings)
     except KeyboardInterrupt:
         print(f"tune.py: stopped. Go on with --output {settings.output} --resume.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not re.search("No space left|File too large|file write failed|quota", str(error)):
             raise
-        raise SystemExit(f"the disk is full ({error}). Fix: free some space and go on with --output {settings.output} --resume.") from None
+        raise SystemExit(f"the disk is full ({error}). Fix: free some space, go on with --output {settings.output} --resume.") from None

@@ -103,6 +103,12 @@ def _loads_all(answer: str, gold: str) -> bool:
     return _same_json(json.dumps(json.loads(answer)), gold)
 
 
+def _yes_or_no(value: Any) -> Any:
+    found = plain(value)
+    found = found[0] if isinstance(found, list) and len(found) == 1 else found  # a score of one row
+    return bool(found) if found in (0, 1) else found
+
+
 def _answers() -> dict[str, tuple]:
     ticket = '{"bike": "city", "job": "service", "urgent": true}'
     return {
@@ -127,7 +133,7 @@ exercise_2 = Exercise(
     right=_is_right,
     cases=_answers,
     returns="True or False",
-    read=lambda value: bool(plain(value)) if plain(value) in (0, 1) else plain(value),
+    read=_yes_or_no,
     mistakes=[
         Mistake(lambda answer, gold: answer == gold,
                 "You compare letter by letter. `Loans.` is the label loans, and a record may have its keys in another order or no spaces.", credit=0.25),
@@ -322,12 +328,7 @@ def _unpaired(scores: Scores) -> list[float]:
     return [float(np.mean(scores["tuned"]) - np.mean(_best(scores))), float(low), float(high)]
 
 
-def _turned(scores: Scores) -> Any:
-    return evaluation.compare_paired(_best(scores), scores["tuned"])
-
-
 def _subtracted(scores: Scores) -> list[float]:
-    """The ends of two intervals, subtracted."""
     a, b = evaluation.proportion(scores["tuned"]), evaluation.proportion(_best(scores))
     return [a.estimate - b.estimate, a.low - b.low, a.high - b.high]
 
@@ -373,7 +374,7 @@ exercise_5 = Exercise(
         Mistake(_against(lambda s: s["few-shot"]),
                 "You compare with few-shot whatever the others reach. Take the baseline with the most right rows; sometimes that is a guess.", credit=0.5),
         Mistake(_against(lambda s: s["zero-shot"]),
-                "You compare with zero-shot whatever the others reach. Whoever can write a prompt starts from the best baseline: compare with that one.", credit=0.5),
+                "You compare with zero-shot whatever the others reach. Whoever can write a prompt starts from the best baseline: take that one.", credit=0.5),
         Mistake(_against(lambda s: s[_baselines(s)[0]]),
                 "You compare with the first baseline, whatever the others reach. Take the one with the most right rows.", credit=0.5),
         Mistake(_against(lambda s: s[_baselines(s)[-1]]),
@@ -382,7 +383,7 @@ exercise_5 = Exercise(
                 "You compare with the weakest baseline. A lead over it is easy and says little: take the best one.", credit=0.5),
         Mistake(_against(lambda s: max(s.values(), key=np.mean)),
                 "You look for the best among all systems, the tuned one too. Where it is the best it then leads itself by 0: leave it out.", credit=0.5),
-        Mistake(lambda s, leaks, tokens: _card(s, leaks, tokens, lead=_turned(s)),
+        Mistake(lambda s, leaks, tokens: _card(s, leaks, tokens, lead=evaluation.compare_paired(_best(s), s["tuned"])),
                 "The sign of lead is turned: this is the baseline minus the tuned model. Give the tuned scores first.", credit=0.5),
         Mistake(lambda s, leaks, tokens: _card(s, leaks, tokens, lead=_unpaired(s)),
                 "You draw the rows of both systems separately. Both answered the same rows: `evaluation.compare_paired` draws them once.", credit=0.5),

@@ -35,12 +35,8 @@ def _wins_needed(losses: int) -> int:
     return _least(losses, lambda wins: _p(wins, losses) < 0.05)
 
 
-def _bootstrapped(losses: int, rows: int = 30) -> int:
-    def excludes(wins: int) -> bool:
-        each = np.repeat([1.0, -1.0, 0.0], [wins, losses, max(rows - wins - losses, 0)])
-        return evaluation.bootstrap(each, n=2000).low > 0
-
-    return _least(losses, excludes)
+def _by_interval(losses: int) -> int:
+    return _least(losses, lambda wins: evaluation.compare_paired([1] * wins + [0] * losses, [0] * wins + [1] * losses).low > 0)
 
 
 exercise_1 = Exercise(
@@ -62,11 +58,9 @@ exercise_1 = Exercise(
                 "You return the last number that is not enough. Asked is the first one whose p value is below 0.05.", credit=0.5),
         Mistake(lambda losses: _wins_needed(losses) - losses,
                 "You return the lead, wins minus losses. Asked are the wins: the losses are given.", credit=0.5),
-        Mistake(lambda losses: _wins_needed(losses) + losses,
-                "You return all rows that differ, wins and losses together. Asked are the wins alone.", credit=0.5),
         Mistake(lambda losses: _p(_wins_needed(losses), losses),
                 "This is the p value. Return the number of won rows for which it first falls below 0.05.", credit=0.25),
-        Mistake(_bootstrapped,
+        Mistake(_by_interval,
                 "You use the bootstrap interval. With a handful of rows that differ it is too sure (lesson 08): take the exact permutation test.", credit=0.5),
         Mistake(lambda losses: losses + 1,
                 "You ask whether the tuned model is ahead at all. One row more is what luck alone gives every second time: ask the p value."),
@@ -297,6 +291,10 @@ exercise_4 = Exercise(
                 "Your labels are shifted by one. The model shifts them itself: the label of a position is the token of the same position."),
         Mistake(lambda t, m: [label for label in _labels(t, m) if label != MASKED],
                 f"You return the trained tokens alone. Labels are as long as the row: {MASKED} for each token before the answer.", credit=0.25),
+        Mistake(lambda t, m: _from(_ids(t, m), len(_ids(t, m)) - len(t(m[-1]["content"])["input_ids"])),
+                "You count the answer's tokens back from the end of the row. But behind the answer stand the end mark and a line break. Count the prompt.", credit=0.25),
+        Mistake(lambda t, m: [MASKED, MASKED],
+                "You took the length of what the template gives back, which is 2: it holds input_ids and attention_mask. Take its `[\"input_ids\"]`.", credit=0.25),
     ],
     after="The mask follows from the template, not from what the text happens to say.",
 )
@@ -375,10 +373,6 @@ exercise_5 = Exercise(
                 "You compare with few-shot whatever the others reach. Take the baseline with the most right rows; sometimes that is a guess.", credit=0.5),
         Mistake(_against(lambda s: s["zero-shot"]),
                 "You compare with zero-shot whatever the others reach. Whoever can write a prompt starts from the best baseline: take that one.", credit=0.5),
-        Mistake(_against(lambda s: s[_baselines(s)[0]]),
-                "You compare with the first baseline, whatever the others reach. Take the one with the most right rows.", credit=0.5),
-        Mistake(_against(lambda s: s[_baselines(s)[-1]]),
-                "You compare with the last baseline, whatever the others reach. Take the one with the most right rows.", credit=0.5),
         Mistake(_against(lambda s: s[min(_baselines(s), key=lambda name: np.mean(s[name]))]),
                 "You compare with the weakest baseline. A lead over it is easy and says little: take the best one.", credit=0.5),
         Mistake(_against(lambda s: max(s.values(), key=np.mean)),
@@ -393,6 +387,8 @@ exercise_5 = Exercise(
                 "`right` is a share of ones: take `evaluation.proportion`. The bootstrap calls 30 of 30 exactly 1, without any doubt.", credit=0.75),
         Mistake(lambda s, leaks, tokens: _card(s, leaks, tokens, right=float(np.mean(s["tuned"]))),
                 "`right` has no interval. The rule asks for its low end: `evaluation.proportion` gives the share with its interval.", credit=0.5),
+        Mistake(lambda s, leaks, tokens: _card(s, leaks, tokens, lead=float(np.mean(s["tuned"]) - np.mean(_best(s)))),
+                "`lead` has no interval. The rule asks for its low end: `evaluation.compare_paired` gives the difference with its interval.", credit=0.5),
     ],
     after="The card decides now, and no longer anybody's hope.",
 )

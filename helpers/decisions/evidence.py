@@ -17,7 +17,7 @@ from helpers.evaluation import Interval
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 NEEDS = ("extract", "answer", "reply", "tone")
 GIVEN = "few-shot, right article given"
-LONGER = "LoRA, trained longer"
+LONGER = "LoRA trained longer"
 PROMPTED, TUNED = ("zero-shot", "few-shot", GIVEN, "RAG"), ("LoRA", "QLoRA", "full", LONGER, "DoRA", "RAG + LoRA")
 MATRIX = {"zero-shot": "zero-shot", "few-shot": "few-shot", "rag": "RAG", "lora": "LoRA", "qlora": "QLoRA", "full": "full", "dora": "DoRA",
           "rag+lora": "RAG + LoRA"}

@@ -23,7 +23,7 @@ from .reasons import HORIZON, Case, Reason
 MEASURE, DONT, PROMPT, RAG = "measure first", "don't", "prompt", "RAG"
 VERDICTS = (MEASURE, DONT, PROMPT, RAG, "LoRA", "QLoRA", "full", "RAG + LoRA", "RAG + QLoRA", "RAG + full")
 BOTH = "prompt with documents"
-CALLED = {PROMPT: "the best prompt", RAG: "retrieval", BOTH: "the best prompt, with its documents given,"}
+CALLED = {PROMPT: "the best prompt", RAG: "retrieval", BOTH: "the best prompt with its documents given"}
 SMALLEST_STEP = 0.05  # differences to the target below this are not worth a test of their own
 
 

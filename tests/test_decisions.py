@@ -294,6 +294,51 @@ def test_data_that_must_stay_is_a_condition():
     assert any("nothing here may be sent" in one for one in said)
 
 
+def test_a_mean_of_rules_keeps_its_measured_interval_and_one_score_is_named_once():
+    score = evidence.best_prompt("reply", ROWS).score
+    a = Answers("Write a reply.", ("facts", "style"), target=0.7, prompt=score, rag=score, test_rows=63, good_rows=400)
+    found = recommend(a)
+    assert found.retrieves and found.sentence.count(str(score)) == 1 and "documents given" in found.sentence
+    assert recommend(replace(a, prompt=score.estimate, rag=score.estimate)).verdict == MEASURE, "63 answers that are right or wrong tell less"
+    near = recommend(replace(a, target=0.6))
+    assert near.verdict == MEASURE and "instead of 63" not in near.experiment, "0.05 to the target: the interval is narrow enough for that"
+    assert recommend(replace(a, target=0.5)).verdict == "RAG" and decisions.record(a).count(str(score)) > 1
+    with pytest.raises(DecisionError, match="prompt: .* got 1.2"):
+        replace(a, prompt=evaluation.Interval(0.9, 0.8, 1.2))
+
+
+def test_the_reason_cites_the_method_that_is_recommended():
+    for a in (TUNED, replace(TUNED, memory_gb=2.5), replace(TUNED, missing=("format",)), replace(TUNED, missing=("format",), tasks=3)):
+        found = recommend(a)
+        first = next(reason for reason in found.reasons if " beats " in reason.text and reason.side == "for")
+        assert f", {found.verdict} beats few-shot" in first.text and first.cites[0].recipe["method"] == found.verdict.lower()
+        assert found.bill.cites[1].recipe["method"] == found.verdict.lower()
+
+
+def test_all_weights_are_recommended_where_they_lead_and_nothing_forbids_them():
+    a = replace(TUNED, missing=("format",))
+    found = recommend(a)
+    assert found.verdict == "full" and any("train both as long" in one for one in found.conditions)
+    assert recommend(TUNED).verdict == "LoRA" and "full) is not told apart from LoRA" in str(recommend(TUNED))
+    for changed, words in ((replace(a, memory_gb=2.5), "the machine has 2.5 GB"), (replace(a, tasks=2), "2 tasks share the base"), (replace(a, host="provider"), "a provider hosts")):
+        assert recommend(changed).verdict == "LoRA" and words in next(r.text for r in recommend(changed).reasons if "full beats LoRA" in r.text)
+    longer = copy.deepcopy(dict(ROWS))
+    full = evidence.pick(ROWS, "tuning", need="extract", method="full", split="test")
+    longer["tuning"] = [*longer["tuning"], *({**row, "recipe": {**row["recipe"], "epochs": 3}} for row in full)]
+    assert recommend(a, longer).verdict == "LoRA", "three epochs of one are not compared with one of the other"
+
+
+def test_a_predicted_peak_and_a_shorter_prompt_say_what_they_belong_to():
+    said = str(recommend(decisions.CASES[1].answers))
+    assert "predicted peaks for rows of 200 tokens: LoRA 3.7 GB (batch 4)" in said and "measured peak 2.6 GB, batch 4, rows of 128 tokens" in said
+    assert "on `tone`, a tuned prompt was about" in said
+    assert "on `extract`, a tuned prompt was about" in str(recommend(replace(TUNED, missing=("format",))))
+
+
+def test_a_skill_is_not_said_to_be_like_a_need_of_the_desk():
+    assert "the one most like yours" not in str(recommend(decisions.CASES[4].answers)) and "without being like it" in str(recommend(decisions.CASES[4].answers))
+
+
 # ---------------------------------------------------------------- the record
 
 

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Mapping, NamedTuple
 
+from helpers.evaluation import Interval
+
 from .errors import DecisionError
 
 MISSING = {
@@ -69,15 +71,15 @@ QUESTIONS = (
 class Answers:
     """The answers of one worksheet; `QUESTIONS` holds the words. Shares are from 0 to 1, prices in any one currency.
 
-    `missing`: some of `MISSING`. `prompt` and `rag`: shares of right answers, None where nobody measured. Raises DecisionError for
-    an answer that cannot be. Explained in lesson 01.
+    `missing`: some of `MISSING`. `prompt` and `rag`: shares of right answers, None where nobody measured; or the measured `Interval`, which
+    a mean of several rules needs: it is no share of rows. Raises DecisionError for an answer that cannot be. Explained in lesson 01.
     """
 
     use_case: str
     missing: tuple[str, ...] = ()
     target: float = 0.8
-    prompt: float | None = None
-    rag: float | None = None
+    prompt: float | Interval | None = None
+    rag: float | Interval | None = None
     test_rows: int = 100
     fact_changes: float = 0
     show_sources: bool = False
@@ -117,7 +119,9 @@ class Answers:
             if not isinstance(getattr(self, name), bool):
                 raise DecisionError(f"{name}: expected True or False, got {getattr(self, name)!r}. Fix: {name}=True.")
         for name, (low, high, whole, optional) in LIMITS.items():
-            _number(name, getattr(self, name), low, high, whole, optional)
+            value = getattr(self, name)
+            for one in (value.low, value.estimate, value.high) if name in ("prompt", "rag") and isinstance(value, Interval) else (value,):
+                _number(name, one, low, high, whole, optional)
         if not isinstance(self.config, Mapping):
             raise DecisionError(f"config: expected the dictionary of a config.json, got {type(self.config).__name__}. Fix: json.loads of the file's text.")
 

@@ -41,10 +41,14 @@ class Bill:
     months: float | None
     cites: tuple[Cite, ...]
 
+    @property
+    def small(self) -> str:
+        """The setup of the predicted peak in words."""
+        return f"batch {self.setup.batch}" + (", checkpointing" if self.setup.checkpointing else "")
+
     def __str__(self) -> str:
         """The bill in a few lines."""
-        small = f"batch {self.setup.batch}" + (", checkpointing" if self.setup.checkpointing else "")
-        lines = [f"{evidence.NAMES[self.method]}: predicted peak {self.peak_gb:.1f} GB ({small}), {'fits' if self.fits else 'does not fit'}"]
+        lines = [f"{evidence.NAMES[self.method]}: predicted peak {self.peak_gb:.1f} GB ({self.small}), {'fits' if self.fits else 'does not fit'}"]
         lines.append("training time not known: measure a few steps" if self.hours is None else
                      f"training: about {self.hours:.1f} hours on as many rows as were enough here, {self.hours_all:.1f} on all good rows")
         lines.append(f"rows still to make: {self.rows_to_make:,}")
@@ -66,7 +70,7 @@ def bill(answers: Answers, method: str, rows: Rows) -> Bill:
     to_make = max(enough - answers.good_rows, 0)
     people = (answers.effort_hours + to_make * answers.row_minutes / 60) * answers.wage
     once = None if hours is None else costs.price(hours * 3600, answers.per_hour) + people
-    ratio, cites = shrink(answers.like, rows)
+    ratio, cites = shrink(answers.like, method, rows)
     after = None if ratio is None else answers.prompt_tokens * ratio
     requests = months = None
     if once is not None and after is not None:
@@ -106,10 +110,12 @@ def stored_machine(rows: Rows) -> costs.Machine | None:
 
 
 @evidence.remembered
-def shrink(need: str, rows: Rows) -> tuple[float | None, tuple[Cite, ...]]:
-    """How long a tuned model's prompt is against the best prompt of a need, and the rows that say so; of `tone` where the need has none."""
+def shrink(need: str, method: str, rows: Rows) -> tuple[float | None, tuple[Cite, ...]]:
+    """How long a tuned model's prompt is against the best prompt of a need, and the rows that say so; of `tone` where the need has none.
+
+    Of the method's rows where there are some."""
     for name in dict.fromkeys((need, "tone")):
-        prompt, tuned = evidence.rivals(name, rows)
+        prompt, tuned = evidence.rivals_of(name, method, rows)
         if name == "tone" and (tuned is None or tuned.prompt_tokens is None):
             tuned = next(iter(reversed(evidence.learning_curve(rows).values())), None)
         if prompt and tuned and prompt.prompt_tokens and tuned.prompt_tokens:

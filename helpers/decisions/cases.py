@@ -30,7 +30,8 @@ CASES = (
         Answers("Turn a dictated clinic note into the record that the clinic's software reads.", ("format",), target=0.8, prompt=0.35, test_rows=200,
                 good_rows=900, tokens_per_row=600, config=LLAMA_8B, device="gpu", memory_gb=24, training_hours=2, per_hour=1, private=True,
                 requests=6000),
-        "LoRA", "A record is form, and a prompt carries it badly. Nine hundred notes are enough rows. The notes may not leave the clinic, so it hosts the model."),
+        "LoRA", "A record is form, and a prompt carries it badly. Nine hundred notes are enough rows. The notes may not leave the clinic, so it hosts the model. "
+        "All weights led LoRA on the like need, but they need four times the memory of the card."),
     WorkedCase(
         "contract review", "domain adaptation, legal: contract review",
         Answers("Answer questions on a contract and point to the clause.", ("facts",), target=0.8, prompt=0.2, rag=0.88, test_rows=300,
@@ -64,7 +65,8 @@ CASES = (
         "ingredients of recipes", "the recipe assistant: find generic ingredients in a recipe",
         Answers("List the generic ingredients of a recipe.", ("format",), target=0.9, prompt=0.95, test_rows=500, good_rows=1500,
                 prompt_tokens=1400, price=1.0, requests=3_000_000, hosting=300),
-        "LoRA", "The prompt is good enough. But its examples are paid for three million times a month, and a tuned model needs none."),
+        "full", "The prompt is good enough. But its examples are paid for three million times a month, and a tuned model needs none. All weights led LoRA on the like "
+        "need, and here nothing forbids them: they fit, there is one task, and the house hosts its model."),
     WorkedCase(
         "sorting mail by tone", "text classification",
         Answers("Find angry and worried mails, so that they are answered first.", ("labels",), target=0.85, prompt=0.93, test_rows=300, good_rows=450,

@@ -17,7 +17,8 @@ from helpers.evaluation import Interval
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 NEEDS = ("extract", "answer", "reply", "tone")
 GIVEN = "few-shot, right article given"
-PROMPTED, TUNED = ("zero-shot", "few-shot", GIVEN, "RAG"), ("LoRA", "QLoRA", "full", "DoRA", "RAG + LoRA")
+LONGER = "LoRA trained longer"
+PROMPTED, TUNED = ("zero-shot", "few-shot", GIVEN, "RAG"), ("LoRA", "QLoRA", "full", LONGER, "DoRA", "RAG + LoRA")
 MATRIX = {"zero-shot": "zero-shot", "few-shot": "few-shot", "rag": "RAG", "lora": "LoRA", "qlora": "QLoRA", "full": "full", "dora": "DoRA",
           "rag+lora": "RAG + LoRA"}
 NAMES = {"lora": "LoRA", "qlora": "QLoRA", "full": "full", "dora": "DoRA"}
@@ -116,7 +117,7 @@ def measured(need: str, rows: Rows) -> dict[str, Measured]:
 
     Rows of the decision matrix, where it has them, stand in the place of others.
     """
-    found = [_prompted(need, rows), _zero_shot(need, rows), _retrieved(need, rows)]
+    found = [_prompted(need, rows), _zero_shot(need, rows), _retrieved(need, rows), _longer(need, rows)]
     found += [_tuned(need, method, rows) for method in NAMES] + [_in_matrix(need, technique, rows) for technique in MATRIX]
     by_name = {one.technique: one for one in found if one}
     order = (*PROMPTED, *TUNED)
@@ -165,21 +166,30 @@ def enough_rows(rows: Rows) -> int | None:
     return None
 
 
-@remembered
 def rivals(need: str, rows: Rows) -> tuple[Measured | None, Measured | None]:
     """What tuning is compared with on a need, without and with tuning: the best prompt or retrieval, and the best that is tuned."""
+    return rivals_of(need, None, rows)
+
+
+@remembered
+def rivals_of(need: str, method: str | None, rows: Rows) -> tuple[Measured | None, Measured | None]:
+    """As `rivals`, with one method (a key of NAMES) as the tuned one; the best tuned one where the method has no rows there, or is None."""
     found = measured(need, rows)
     if need == "answer":
         return found.get("RAG"), found.get("RAG + LoRA")
     if need == "reply":
         return found.get("RAG") or best_prompt(need, rows), found.get("RAG + LoRA")
-    return best_prompt(need, rows), best_tuned(need, rows)
+    return best_prompt(need, rows), found.get(NAMES.get(method or "", "")) or best_tuned(need, rows)
 
 
 @remembered
 def gain(need: str, rows: Rows) -> tuple[str, Interval | None]:
     """What tuning gained on a need: "for", "against", "note" (within the interval) or "unknown", and the paired lead if there is one."""
-    plain, tuned = rivals(need, rows)
+    return gain_of(*rivals(need, rows))
+
+
+def gain_of(plain: Measured | None, tuned: Measured | None) -> tuple[str, Interval | None]:
+    """As `gain`, of two that are measured on the same need."""
     if not plain or not tuned:
         return "unknown", None
     found = lead(tuned, plain)
@@ -223,16 +233,30 @@ def _retrieved(need: str, rows: Rows) -> Measured | None:
 
 
 def _tuned(need: str, method: str, rows: Rows) -> Measured | None:
-    """All seeds of a method on all rows of a need; for LoRA, else the longer run of lesson 05's recipe."""
+    """All seeds of a method on all rows of a need, trained equally long: of several lengths, that with the most seeds; of equals, the longest.
+
+    For LoRA without such rows, the longer run of lesson 05's recipe."""
     plain = {"need": need, "method": method, "split": "test", "rows": None, "noise": 0.0, "copies": 1, "start": "pretrained", "rank": 16}
     found = pick(rows, "tuning", **plain)
-    if found or method != "lora":
-        return pooled(NAMES[method], need, found)
+    lengths = [row["recipe"]["epochs"] for row in found]
+    if found:
+        chosen = max(lengths, key=lambda epochs: (lengths.count(epochs), epochs))
+        return pooled(NAMES[method], need, [row for row in found if row["recipe"]["epochs"] == chosen])
+    return _difficulty("LoRA", need, rows) if method == "lora" else None
+
+
+def _longer(need: str, rows: Rows) -> Measured | None:
+    """The longer run of lesson 05's recipe, where the runs that compare the methods had fewer epochs."""
+    short, long = _tuned(need, "lora", rows), _difficulty(LONGER, need, rows)
+    return long if short and long and long.cite.recipe["epochs"] > short.cite.recipe["epochs"] else None
+
+
+def _difficulty(technique: str, need: str, rows: Rows) -> Measured | None:
     longer = [row for row in pick(rows, "difficulty", need=need) if row["recipe"]["epochs"]]
     if not longer:
         return None
     row = longer[-1]
-    return Measured("LoRA", need, interval(row["exact"]), row["rows"], 1, cite(row, "difficulty", str(interval(row["exact"]))),
+    return Measured(technique, need, interval(row["exact"]), row["rows"], 1, cite(row, "difficulty", str(interval(row["exact"]))),
                     minutes=row["minutes"], memory_gb=row["memory_gb"])
 
 

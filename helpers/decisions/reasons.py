@@ -60,21 +60,38 @@ class Case:
 
     @cached_property
     def method(self) -> str | None:
-        """The method to tune with: LoRA where it fits, else QLoRA; full only where it was measured to be better. None where nothing fits."""
-        better = evidence.lead_of("full", "LoRA", self.answers.like, self.rows)
-        if better and better.low > 0 and self.bills["full"].fits and self.answers.tasks == 1:
+        """The method to tune with: full where it was measured to be better and nothing forbids it, else LoRA where it fits, else QLoRA; else None."""
+        if self.full_lead and self.full_lead.low > 0 and not self.against_full:
             return "full"
         return next((method for method in ("lora", "qlora") if self.bills[method].fits), None)
 
     @property
+    def full_lead(self) -> Interval | None:
+        """The lead of full tuning over LoRA on the like need, trained equally long; None where it is not measured."""
+        found = evidence.measured(self.answers.like, self.rows)
+        full, lora = found.get("full"), found.get("LoRA")
+        equal = full and lora and full.cite.recipe.get("epochs") == lora.cite.recipe.get("epochs")
+        return evidence.lead_of("full", "LoRA", self.answers.like, self.rows) if equal else None
+
+    @property
+    def against_full(self) -> str:
+        """What forbids full tuning whatever its score, in words: too little memory, several tasks, a provider who hosts; else empty."""
+        a, peak = self.answers, self.bills["full"]
+        if not peak.fits:
+            return f"full needs {peak.peak_gb:.1f} GB and the machine has {a.memory_gb:g} GB"
+        if a.tasks > 1:
+            return f"{a.tasks} tasks share the base, and full tuning makes a whole model for each"
+        return "a provider hosts, who would have to store and serve a whole model for you alone" if a.host == "provider" else ""
+
+    @property
     def rivals(self) -> tuple[Measured | None, Measured | None]:
-        """What tuning is compared with on the like need, without and with tuning."""
-        return evidence.rivals(self.answers.like, self.rows)
+        """What tuning is compared with on the like need, without tuning and with the method of this case."""
+        return evidence.rivals_of(self.answers.like, self.method, self.rows)
 
     @property
     def gain(self) -> tuple[str, Interval | None]:
         """What tuning gained on the like need, see `evidence.gain`."""
-        return evidence.gain(self.answers.like, self.rows)
+        return evidence.gain_of(*self.rivals)
 
     @property
     def facts_in(self) -> Interval | None:
@@ -97,12 +114,38 @@ def by_gain(case: Case) -> Reason:
     side, lead = case.gain
     like = case.answers.like
     if side == "unknown":
-        missing = f"tuning is not measured yet on the desk's need `{like}`, the one most like yours ({evidence.measuring(like)})"
+        missing = f"tuning is not measured yet on {_like(case)} ({evidence.measuring(like)})"
         return Reason("tuning", "note", missing + ".", (plain.cite,) if plain else ())
     words = {"for": "beats", "against": "loses to", "note": "is not told apart from"}[side]
     more = f", lead {lead}" if lead else ""
-    text = f"on the desk's need `{like}`, the one most like yours, {tuned.technique} {words} {plain.technique}: {tuned.score} against {plain.score}{more}."
+    text = f"on {_like(case)}, {tuned.technique} {words} {plain.technique}: {tuned.score} against {plain.score}{more}."
     return Reason("tuning", side, text, (tuned.cite, plain.cite))
+
+
+def _like(case: Case) -> str:
+    """The like need in words; a skill has none that is near."""
+    near = "which stands in for your skill without being like it" if "skill" in case.answers.missing else "the one most like yours"
+    return f"the desk's need `{case.answers.like}`, {near}"
+
+
+def by_full(case: Case) -> Reason | None:
+    """Whether training all weights was better than LoRA on the like need, and what follows here."""
+    lead, like = case.full_lead, case.answers.like
+    if lead is None or case.method is None or not case.answers.tunable:
+        return None
+    found = evidence.measured(like, case.rows)
+    full, lora, longer = (found.get(name) for name in ("full", "LoRA", evidence.LONGER))
+    if lead.low <= 0:
+        said = "loses to" if lead.high < 0 else "is not told apart from"
+        return Reason("tuning", "note", f"on `{like}`, training all weights (full) {said} LoRA: lead {lead}; LoRA needs less memory.", (full.cite, lora.cite))
+    follows = f"{evidence.NAMES[case.method]} here all the same: {case.against_full}" if case.against_full else "here it fits, for one task, and you host it yourself"
+    epochs = full.cite.recipe.get("epochs")
+    length = "equally long" if epochs is None else f"for {epochs} epoch{'' if epochs == 1 else 's'}"
+    text = f"on `{like}`, full beats LoRA, both trained {length}: {full.score} against {lora.score}, lead {lead}; {follows}."
+    if longer is None:
+        return Reason("tuning", "note", text, (full.cite, lora.cite))
+    text += f" LoRA trained longer, {longer.cite.recipe['epochs']} epochs, reached {longer.score}; full was not measured that long."
+    return Reason("tuning", "note", text, (full.cite, lora.cite, longer.cite))
 
 
 def by_rows(case: Case) -> Reason:
@@ -140,11 +183,11 @@ def by_tunability(case: Case) -> Reason | None:
 
 def by_memory(case: Case) -> Reason:
     """Which method fits the machine, by prediction, with the measured rows beside it."""
-    sizes = ", ".join(f"{evidence.NAMES[m]} {b.peak_gb:.1f} GB" for m, b in case.bills.items())
+    sizes = ", ".join(f"{evidence.NAMES[m]} {b.peak_gb:.1f} GB ({b.small})" for m, b in case.bills.items())
     rows = [evidence.pick(case.rows, "costs", model="135M", method=m, batch=4, length=128, loss="answer", checkpointing=False, optimizer="adamw")
             for m in ("lora", "full")]
-    cites = tuple(evidence.cite(found[0], "costs", f"peak {found[0]['peak_gb']:.1f} GB") for found in rows if found)
-    have = f"predicted peaks {sizes}; the machine has {case.answers.memory_gb:g} GB"
+    cites = tuple(evidence.cite(found[0], "costs", f"measured peak {found[0]['peak_gb']:.1f} GB, batch 4, rows of 128 tokens") for found in rows if found)
+    have = f"predicted peaks for rows of {case.answers.tokens_per_row:,} tokens: {sizes}; the machine has {case.answers.memory_gb:g} GB"
     if case.method is None:
         return Reason("tuning", "against", f"no method fits: {have}.", cites)
     return Reason("tuning", "note", f"{evidence.NAMES[case.method]} fits: {have}.", cites)
@@ -155,12 +198,12 @@ def by_tokens(case: Case) -> Reason | None:
     one = case.bills[case.method or "lora"]
     if one.tokens_after is None or one.tokens_after >= one.tokens_before:
         return None
-    saved = f"a tuned prompt is about {1 - one.tokens_after / one.tokens_before:.0%} shorter"
+    saved = f"on `{one.cites[0].recipe['need']}`, a tuned prompt was about {1 - one.tokens_after / one.tokens_before:.0%} shorter than the best one"
     if one.months is not None and one.months <= HORIZON:
         when = f"after {one.months:.1f} months" if one.months >= 0.1 else "within days"
-        return Reason("tuning", "for", f"{saved}; at {case.answers.requests:,} requests a month that pays the training {when}.", one.cites)
-    when = "never pays the training at this price" if one.months is None or one.months == float("inf") else f"pays the training only after {one.months:,.0f} months"
-    return Reason("tuning", "note", f"{saved}; at {case.answers.requests:,} requests a month that {when}.", one.cites)
+        return Reason("tuning", "for", f"{saved}; if yours shrinks as much, {case.answers.requests:,} requests a month pay the training {when}.", one.cites)
+    when = "never pay the training at this price" if one.months is None or one.months == float("inf") else f"pay the training only after {one.months:,.0f} months"
+    return Reason("tuning", "note", f"{saved}; if yours shrinks as much, {case.answers.requests:,} requests a month {when}.", one.cites)
 
 
 def by_wait(case: Case) -> Reason | None:

@@ -22,7 +22,8 @@ from .reasons import HORIZON, Case, Reason
 
 MEASURE, DONT, PROMPT, RAG = "measure first", "don't", "prompt", "RAG"
 VERDICTS = (MEASURE, DONT, PROMPT, RAG, "LoRA", "QLoRA", "full", "RAG + LoRA", "RAG + QLoRA", "RAG + full")
-CALLED = {PROMPT: "the best prompt", RAG: "retrieval"}
+BOTH = "prompt with documents"
+CALLED = {PROMPT: "the best prompt", RAG: "retrieval", BOTH: "the best prompt with its documents given"}
 SMALLEST_STEP = 0.05  # differences to the target below this are not worth a test of their own
 
 
@@ -82,8 +83,10 @@ def recommend(answers: Answers, rows: Rows | None = None) -> Recommendation:
     return _short(case)
 
 
-def baseline(share: float, rows: int) -> Interval:
-    """A share that was measured on so many rows, with Wilson's interval (1927) at 95 %, as `evaluation.proportion` computes it from the rows."""
+def baseline(share: float | Interval, rows: int) -> Interval:
+    """An interval as it is; a share that was measured on so many rows, with Wilson's interval (1927) at 95 %, as `evaluation.proportion` computes it from the rows."""
+    if isinstance(share, Interval):
+        return share
     z = 1.959964
     middle, half = share + z * z / (2 * rows), z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     low, high = ((middle + sign * half) / (1 + z * z / rows) for sign in (-1, 1))
@@ -112,8 +115,12 @@ def _unmeasured(case: Case) -> Recommendation | None:
 
 
 def _scores(case: Case) -> dict[str, Interval]:
-    """The baselines that are allowed, cheapest first: where a source must be shown, only retrieval has one."""
+    """The baselines that are allowed, cheapest first: where a source must be shown, only retrieval has one.
+
+    One measured score may stand for both, where the documents were in the prompt already; it is named once."""
     a = case.answers
+    if isinstance(a.rag, Interval) and a.rag == a.prompt:
+        return {RAG if a.show_sources else BOTH: a.rag}
     known = {PROMPT: None if a.show_sources else a.prompt, RAG: a.rag}
     return {name: baseline(share, a.test_rows) for name, share in known.items() if share is not None}
 
@@ -131,7 +138,7 @@ def _reached(case: Case) -> Recommendation | None:
         why = "shorter prompts pay the training" if pays else "answers come too late with a long prompt"
         return _say(case, evidence.NAMES[method], f"{words}, but {why}.",
                     "Tune once and score the same rows: keep the prompt if the tuned model is worse.")
-    return _say(case, name, f"{words}; tuning could only add cost.",
+    return _say(case, RAG if name == BOTH else name, f"{words}; tuning could only add cost.",
                 "Send the next hundred real requests and score them: if the share falls under the target, fill in this sheet again.")
 
 
@@ -141,7 +148,8 @@ def _unsure(case: Case) -> Recommendation | None:
     if not unsure:
         return None
     name, score = next(iter(unsure.items()))
-    need = _rows_to_tell(score.estimate, a.target)
+    measured = a.prompt if name == PROMPT else a.rag
+    need = _rows_to_narrow(score, a.test_rows, a.target) if isinstance(measured, Interval) else _rows_to_tell(score.estimate, a.target)
     more = f"Score {CALLED[name]} on {need:,} held-out rows instead of {a.test_rows:,}."
     if need <= a.test_rows:
         more = "Look at the wrong answers, and set a target with them in sight."
@@ -169,7 +177,7 @@ def _short(case: Case) -> Recommendation:
                     "Score the best prompt with a larger model on the same rows.")
     if few:
         return _say(case, MEASURE, f"{short}, and there are too few rows to know what tuning brings.", _rows_experiment(case))
-    return _say(case, evidence.NAMES[case.method], f"{short}: what is missing stands in no document, and tuning can bring it.",
+    return _say(case, evidence.NAMES[case.method], f"{short}: what is missing stands in no document, and tuning {'may' if 'skill' in a.missing else 'can'} bring it.",
                 "Tune once on a quarter of the rows and once on half of them: if the score does not rise between them, more training will not help.")
 
 
@@ -200,13 +208,18 @@ def _rows_to_tell(share: float, target: float) -> int:
     return evaluation.rows_needed(other - share, share)
 
 
+def _rows_to_narrow(score: Interval, rows: int, target: float) -> int:
+    """Rows with which a measured interval would be as narrow as its distance from the target: its width falls with the root of their number."""
+    return math.ceil(rows * ((score.high - score.low) / 2 / max(abs(target - score.estimate), SMALLEST_STEP)) ** 2)
+
+
 def _say(case: Case, verdict: str, sentence: str, experiment: str) -> Recommendation:
     """The recommendation with every reason that applies, those for and against first."""
     r = reasons
     found = [r.by_tokens(case), r.by_memory(case)]  # what tuning would cost and save
     if case.answers.missing or case.answers.show_sources:
         found = [r.by_documents(case), r.by_changes(case), r.by_facts_in(case), r.by_sources(case), r.by_reader(case), r.by_tunability(case),
-                 r.by_owner(case), r.by_gain(case), r.by_rows(case), *found, r.by_wait(case), r.by_tasks(case)]
+                 r.by_owner(case), r.by_gain(case), r.by_full(case), r.by_rows(case), *found, r.by_wait(case), r.by_tasks(case)]
     order = {"for": 0, "against": 1, "note": 2}
     kept = sorted((reason for reason in found if reason and reason.cites), key=lambda reason: order[reason.side])
     return Recommendation(verdict, sentence, tuple(kept), tuple(_conditions(case, verdict)), experiment, case.bills[case.method or "qlora"])
@@ -220,6 +233,8 @@ def _conditions(case: Case, verdict: str) -> list[str]:
         found.append("the data stays on your machines: documents, prompts, training rows and logs")
     if "skill" in a.missing:
         found.append("the desk has no need like a new skill: its rows stand in for yours, so measure your own before you spend more than a day")
+    if verdict == "full" and evidence.LONGER in evidence.measured(a.like, case.rows):
+        found.append("full led LoRA in short trainings: train both as long as the one that you would use, and score both before you choose")
     if case.gain[0] == "unknown" and verdict not in (MEASURE, DONT, PROMPT, RAG):
         found.append(f"tuning is not measured yet on the need `{a.like}`")
     return found

@@ -103,7 +103,7 @@ def _shown_value(name: str, answers: Answers) -> Any:
     if name == "config":
         return json.dumps(dict(value))
     if name in OPTIONAL:
-        return "" if value is None else f"{value:g}"
+        return "" if value is None else f"{getattr(value, 'estimate', value):g}"
     return value
 
 

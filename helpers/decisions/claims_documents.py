@@ -57,7 +57,7 @@ def tuned_is_better(rows):
 
 @claim("F5a", "tuning", "A tuned model needs fewer examples in its prompt, so fewer tokens.", "05, What it costs per request")
 def fewer_tokens(rows):
-    ratio, sources = shrink("extract", rows)
+    ratio, sources = shrink("extract", "lora", rows)
     if ratio is None:
         raise Pending(evidence.command("tuning", "extract"))
     return either(ratio < 1, f"a tuned prompt has {ratio:.0%} of the tokens of the best prompt", *sources)

@@ -15,7 +15,6 @@ from helpers.checks.quiz import static
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = sorted((ROOT / "lessons").glob("*.ipynb"))
-WITHOUT_QUIZ = ("06_qlora", "07_full_fine_tuning")  # their questions are still folded texts
 
 
 @pytest.fixture(params=LESSONS, ids=lambda p: p.stem)
@@ -59,8 +58,6 @@ def test_it_ends_with_what_was_measured_and_three_questions(notebook, path):
     text = text_of(notebook)
     assert "## What you measured" in text and text.index("## What you measured") < text.index("## Check yourself")
     assert text.count("<details>") == text.count("</details>")
-    if path.stem in WITHOUT_QUIZ:
-        assert text.count("<details>") >= 3
         return
     before, cell, links = notebook.cells[-3:]
     assert "## Check yourself" in before.source and "<details>" not in before.source.split("## Check yourself")[1], "one place for each answer"
@@ -71,8 +68,6 @@ def test_it_ends_with_what_was_measured_and_three_questions(notebook, path):
 @pytest.fixture
 def quizzes(notebook, path) -> list:
     """What the quiz cell displays."""
-    if path.stem in WITHOUT_QUIZ:
-        pytest.skip("its questions are folded texts")
     shown = []
     exec(notebook.cells[-2].source, {"display": lambda *views: shown.extend(views)})
     return shown

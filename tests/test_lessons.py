@@ -58,7 +58,6 @@ def test_it_ends_with_what_was_measured_and_three_questions(notebook, path):
     text = text_of(notebook)
     assert "## What you measured" in text and text.index("## What you measured") < text.index("## Check yourself")
     assert text.count("<details>") == text.count("</details>")
-        return
     before, cell, links = notebook.cells[-3:]
     assert "## Check yourself" in before.source and "<details>" not in before.source.split("## Check yourself")[1], "one place for each answer"
     assert cell.cell_type == "code" and links.cell_type == "markdown" and links.source.startswith("**")

@@ -278,8 +278,9 @@ def weights():
 
 def classroom(python, arguments, **options):
     """Run helpers.classroom where the user stands, for paths may be relative; the standard library is enough for most of it."""
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from helpers.classroom.__main__ import main; sys.exit(main())"
-    return subprocess.run([python, "-c", code, str(ROOT)] + arguments, env=dict(os.environ, PYTHONIOENCODING="utf-8"), **options)
+    code = "import sys; sys.path[0] = sys.argv.pop(1); from helpers.classroom.__main__ import main; sys.exit(main())"
+    environment = dict(os.environ, PYTHONIOENCODING="utf-8") if "stdout" in options else None  # None: a terminal has its own encoding
+    return subprocess.run([python, "-c", code, str(ROOT)] + arguments, env=environment, **options)
 
 
 def run_python(arguments, problem):
@@ -588,7 +589,7 @@ def tries(limit):
         out = classroom(str(PYTHON), ["seat"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limit).stdout
     except subprocess.TimeoutExpired as error:
         out, late = error.stdout or b"", True
-    rows = [tuple(json.loads(line)) for line in out.decode(errors="replace").splitlines() if line.startswith("[")]
+    rows = [tuple(json.loads(line)) for line in out.decode(errors="replace").splitlines() if line.startswith('["')]
     for name in ("kernel", "model step")[len(rows):]:
         if late:
             rows.append((name, "no answer in {:.0f} s".format(limit), "bad" if name == "kernel" else "note",

@@ -29,7 +29,7 @@ from helpers.classroom import editions
 
 ROOT = editions.ROOT
 FORMAT = 1
-GROUP = 8  # packages per call of pip: what an interruption may cost
+GROUP = 16  # packages per call of pip: what an interruption may cost
 NEED_GB, NEED_CUDA_GB = 1.5, 7.0  # wheels and their temporary copies; torch's CUDA build brings its libraries
 AGAIN = "then run the command again: it goes on where it was"
 Say = Callable[[str], None]
@@ -141,7 +141,7 @@ def make(folder: Path, kind: str = "instructor", torch_index: str | None = None,
     except OSError as error:
         raise BundleError(f"Could not write to {folder} ({error.strerror or error}). Free some space or make the folder writable, {AGAIN}.") from error
     finally:
-        shutil.rmtree(folder / ".part", ignore_errors=True)
+        shutil.rmtree(_part(folder), ignore_errors=True)
     if strangers := _strangers(folder, bundle):
         raise BundleError(f"{folder / strangers[0]} is not of this bundle, and pip would take it. Move it elsewhere, {AGAIN}.")
     bundle["complete"] = True
@@ -161,9 +161,16 @@ def _begin(folder: Path, torch_index: str | None, root: Path) -> dict:
     if bundle is None or {key: bundle.get(key) for key in source} != source:
         bundle = {"format": FORMAT, "complete": False, **machine(), **source, "plan": None, "files": bundle["files"] if bundle else {}}
     (folder / "wheels").mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".part-*"):
+        shutil.rmtree(left, ignore_errors=True)
     bundle["complete"] = False
     _save(folder, bundle)
     return bundle
+
+
+def _part(folder: Path) -> Path:
+    """A folder of this process alone: a pip that outlived an interrupted run must not write into the next one's."""
+    return folder / f".part-{os.getpid()}"
 
 
 def _save(folder: Path, bundle: dict) -> None:
@@ -203,7 +210,7 @@ def _adopt(folder: Path, bundle: dict, fresh: Path, name: str, requirement: str 
 
 
 def _put(folder: Path, bundle: dict, name: str, content: bytes) -> None:
-    part = folder / ".part"
+    part = _part(folder)
     part.mkdir(exist_ok=True)
     (part / name).write_bytes(content)
     _adopt(folder, bundle, part / name, name)
@@ -244,7 +251,7 @@ def _plan(folder: Path, python: str, root: Path) -> list[str]:
 
 def _wheels(folder: Path, bundle: dict, python: str, root: Path, where: list[str], requirements: list[str]) -> None:
     """Fetch some packages. `pip wheel` is `pip download` that also builds what is offered as source, so a seat builds nothing."""
-    part = folder / ".part"
+    part = _part(folder)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     _pip(["wheel", "--no-deps", "--wheel-dir", str(part), *where, *requirements], python, root)

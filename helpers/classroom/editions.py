@@ -49,6 +49,10 @@ def edition(kind: str, root: Path = ROOT) -> Edition:
     """The files of one edition of the course in `root`. Raises EditionError for an unknown kind, or a lab that holds an answer."""
     if kind not in KINDS:
         raise EditionError(f"Unknown edition: expected {', '.join(KINDS)}, got {kind!r}.")
+    held = _label(root)
+    if held not in (kind, "instructor"):
+        raise EditionError(f"{root} is itself the edition {held!r}, from which the edition {kind!r} can't be made. Use the whole course, or "
+                           f"make the edition {held!r}.")
     files, origin, commit = _course(root)
     files = {name: file for name, file in files.items() if not _matches(name, LEFT_OUT[kind])}
     if kind == "student":
@@ -87,6 +91,12 @@ def write(kind: str, folder: Path, force: bool = False, root: Path = ROOT) -> Ed
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return made
+
+
+def _label(root: Path) -> str:
+    """Which edition lies in `root`; the course itself is as good as the instructor's."""
+    path = root / "edition.json"
+    return json.loads(path.read_text(encoding="utf-8"))["edition"] if path.is_file() else "instructor"
 
 
 def outside(folder: Path, root: Path = ROOT) -> Path:

@@ -37,11 +37,11 @@ def model_step(model: Any = None, rows: int = 4, length: int = 96, seconds: floa
 
     The default is the course's own model; a `torch.nn.Module` of transformers can be given instead.
     """
-    import torch
-
     if model is None:
         if not fetch.converted():
             return "model step", "not tried: the base model is not there", "note", "run: python course.py setup"
+        import torch
+
         from helpers import models
 
         model = models.load_model(fetch.converted_dir(), models.Hardware("cpu", torch.float32))

@@ -93,7 +93,8 @@ def project(tmp_path_factory) -> Path:
     with open(folder / "helpers" / "fetch.py", "a", encoding="utf-8") as stream:
         stream.write(f"\n\nARTIFACTS = ({ARTIFACT},)\n")
     for name, text in (("pyproject.toml", PYPROJECT), ("constraints.txt", "tiny-a==1.0\ntiny-b==2.0\ntorch==2.13.0\n"), ("backend.py", BACKEND),
-                       ("helpers/models.py", MODELS), ("labs/solutions/01_x.ipynb", "{}"), ("tests/test_x.py", ""), (".gitignore", "out/\n.venv/\n__pycache__/\n"),
+                       ("helpers/models.py", MODELS), ("labs/solutions/01_x.ipynb", "{}"), ("tests/test_x.py", ""),
+                       (".gitignore", "out/\n.venv/\n__pycache__/\n"),
                        ("README.md", "three hints go from a nudge to the answer\n"), ("out/scrap.txt", "scrap")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

@@ -20,8 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (editions.EditionError, bundles.BundleError, fetch.FetchError) as error:
         print(f"\nStopped: {error}")
     except OSError as error:
-        print(f"\nStopped: could not use {error.filename or getattr(options, 'folder', 'a file')} ({error.strerror or error}). Check that the disk is not full and "
-              "that you may write there, then run the command again.")
+        print(f"\nStopped: could not use {error.filename or getattr(options, 'folder', 'a file')} ({error.strerror or error}). "
+              "Check that the disk is not full and that you may write there, then run the command again.")
     except KeyboardInterrupt:
         return 130  # course.py, which got the same Ctrl-C, says so
     return 1

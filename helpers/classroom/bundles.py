@@ -139,7 +139,7 @@ def make(folder: Path, kind: str = "instructor", torch_index: str | None = None,
         _course(folder, bundle, kind, root, say)
         _put(folder, bundle, "README.txt", _readme(bundle).encode())
     except OSError as error:
-        raise BundleError(f"Could not write to {folder} ({error.strerror or error}). Free some space or make the folder writable, {AGAIN}.") from error
+        raise BundleError(f"Could not write to {folder} ({error.strerror or error}). Free some space or make it writable, {AGAIN}.") from error
     finally:
         shutil.rmtree(_part(folder), ignore_errors=True)
     if strangers := _strangers(folder, bundle):
@@ -273,7 +273,8 @@ def _pip(arguments: list[str], python: str, root: Path) -> str:
     reason = ([line for line in lines if line.startswith(("ERROR:", "×")) and line != "ERROR: Exception:"] or lines or ["no reason given"])[-1]
     if "No space left" in done.stderr or "Errno 28" in done.stderr or "not enough space" in done.stderr:
         raise BundleError(f"The disk is full, here or where pip keeps temporary files ({reason[:200]}). Free some space, {AGAIN}.")
-    raise BundleError(f"pip could not fetch the packages ({reason[:300]}). Check the network, the proxy and pip's index (`pip config list`), {AGAIN}.")
+    raise BundleError(f"pip could not fetch the packages ({reason[:300]}). Check the network, the proxy and pip's index "
+                      f"(`pip config list`), {AGAIN}.")
 
 
 def _name(text: str) -> str:

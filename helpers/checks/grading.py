@@ -33,7 +33,7 @@ COURSE_ID = "fine-tuning"
 LEARNER = "learner"  # everybody's name in the throw-away folder
 AUTOGRADE = (sys.executable, "-m", "nbgrader", "autograde")
 REFUSED = "not graded: "
-SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.I)
+PRIVATE = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|_PROXY$", re.I)
 CONFIG = f'''c = get_config()
 c.CourseDirectory.course_id = "{COURSE_ID}"
 c.ClearSolutions.code_stub = {{"python": "raise NotImplementedError"}}
@@ -214,7 +214,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
     The course's folder comes first among the paths, so that a submitted file `helpers.py` can't take the place of the checks.
     """
-    kept = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
+    kept = {name: value for name, value in os.environ.items() if not PRIVATE.search(name)}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1", "COURSE_PROGRESS": "off", "TMPDIR": str(folder / "tmp"),
                    "JUPYTER_CONFIG_DIR": str(folder / "jupyter"), "JUPYTER_RUNTIME_DIR": str(folder / "jupyter"), "IPYTHONDIR": str(folder / "ipython"),
@@ -325,7 +325,7 @@ def stored(table: Path) -> list[Row]:
 
 def _write(target: Path, rows: Sequence[Row]) -> None:
     """Both tables; rows of others that an earlier run wrote stay."""
-    names, file = {row.name for row in rows}, target.with_name(target.name + ".csv")
+    names, file = {causes.clean(row.name) for row in rows}, target.with_name(target.name + ".csv")
     whole = sorted([*rows, *(row for row in stored(file) if row.name not in names)], key=lambda row: row.name)
     _replace(file, as_csv(whole))
     _replace(target.with_name(target.name + ".md"), markdown(whole))

@@ -34,10 +34,11 @@ class HandedIn:
 
 def nbgrader(*arguments: str, folder: Path) -> None:
     """Run `nbgrader …` in a folder. Raises AssertionError when it fails."""
+    from jupyter_core.application import NoStart
     from nbgrader.apps.nbgraderapp import NbGraderApp
 
     app = NbGraderApp.instance()
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), contextlib.suppress(NoStart):
         try:
             app.initialize(list(arguments))
             app.start()
@@ -76,7 +77,7 @@ def submit(course: Path, folder: Path, name: str) -> None:
     nbgrader("fetch_assignment", LAB, folder=own)
     notebook = solved(own / LAB / f"{LAB}.ipynb")
     HANDED_IN[name].change(own / LAB, notebook)
-    nbgrader("submit", LAB, f"--student={name}", folder=own)
+    nbgrader("submit", LAB, f"--student={name}", f"--Exchange.cache={own / 'cache'}", folder=own)
 
 
 def solved(file: Path) -> Any:

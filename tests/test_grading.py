@@ -12,6 +12,7 @@ import nbformat
 import psutil
 import pytest
 
+import classroom
 from classroom import LAB, cell
 from helpers.checks import causes, grading, process, watch
 from helpers.checks.process import Limits
@@ -61,6 +62,12 @@ def test_a_submission_without_anything_odd_has_no_cause(folder, solved):
 def test_a_file_that_is_no_notebook_is_refused_with_its_cause(folder, content, cause):
     (folder / f"{LAB}.ipynb").write_bytes(content)
     assert causes.before(folder, RELEASED).refused.startswith(cause)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own")
+def test_a_link_is_not_followed(folder):
+    (folder / f"{LAB}.ipynb").symlink_to(classroom.SOLUTION)
+    assert causes.before(folder, RELEASED).refused == f"{LAB}.ipynb is a link to another place"
 
 
 def test_a_renamed_notebook_is_found_by_its_ids_and_another_one_is_not(folder, solved):
@@ -115,7 +122,7 @@ CHECK = "checks.lab01.exercise_4(rule)"
     (graded(CHECK, "Exercise 4: right. Good.\n3 of 3 points.\n"), None, ["exercise 4: nbgrader gave no points, the check said 3: look at the notebook by hand"]),
     (graded("assert rule", ""), 3.0, []),
     (graded(CHECK, "", error("MemoryError")), 0.0, ["exercise 4: asked for more memory than there is for grading (MemoryError)"]),
-    (graded(CHECK, "", error("CellTimeoutError")), 0.0, ["exercise 4: took too long and was stopped"]),
+    (graded(CHECK, "", error("KeyboardInterrupt"), error("CellTimeoutError")), 0.0, ["exercise 4: took too long and was stopped"]),
     (graded(CHECK, "", error("NameError", "name 'rule' is not defined")), 0.0, ["exercise 4: NameError: name 'rule' is not defined"]),
 ])
 def test_the_graded_notebook_tells_why_points_are_missing_and_when_to_look(notebook, score, told):
@@ -282,9 +289,11 @@ def test_nobody_handed_in_or_not_the_one_who_is_named(tmp_path):
         grading.grade(tmp_path, LAB, ["anna", "bo"])
 
 
-def test_a_submission_that_breaks_the_preparation_does_not_stop_the_others(tmp_path, monkeypatch):
+def test_a_submission_that_breaks_the_preparation_does_not_stop_the_others(tmp_path):
     batch = grading.Batch(tmp_path, LAB, tmp_path, Limits())
-    row = grading._one(batch, "anna")
+    said = []
+    row = grading._one(batch, "anna", said.append)
+    assert said == ["anna: not graded, 0 s"]
     assert row.score is None and "it could not be prepared" in row.causes[0]
 
 

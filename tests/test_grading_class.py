@@ -82,7 +82,7 @@ def test_feedback_reaches_the_learner(table, course):
     nbgrader("generate_feedback", LAB, "--student=partly", folder=course)
     nbgrader("release_feedback", LAB, "--student=partly", folder=course)
     own = course.parent / "learners" / "partly"
-    nbgrader("fetch_feedback", LAB, folder=own)
+    nbgrader("fetch_feedback", LAB, f"--Exchange.cache={own / 'cache'}", folder=own)
     pages = list((own / LAB / "feedback").rglob(f"{LAB}.html"))
     assert len(pages) == 1 and "You hold the share against the target" in pages[0].read_text(encoding="utf-8")
 

@@ -79,6 +79,8 @@ def read(path: Path) -> Any:
 
 def before(folder: Path, released: Path) -> Before:
     """Compare a submission's folder with the released notebook (`release/ASSIGNMENT/NAME.ipynb`)."""
+    if links := [path for path in folder.rglob("*") if path.is_symlink()]:
+        return Before(f"{clean(links[0].relative_to(folder), 60)} is a link to another place")
     master = read(released)
     name, odd = released.name, _extra(folder, released.parent)
     file = folder / name
@@ -161,7 +163,9 @@ def after(notebook: Any, scores: Mapping[str, float | None]) -> list[str]:
         where = called(grade_id) if grade_id else f"cell {number}"
         if any(TRUNCATED in output.get("text", "") for output in cell.outputs):
             told.append(f"{where}: its output was cut, it was too long")
-        told += [f"{where}: {_error(output)}" for output in cell.outputs if output.output_type == "error" and not _follows(output, grade_id)]
+        errors = [output for output in cell.outputs if output.output_type == "error"]
+        late = any(output.ename == "CellTimeoutError" for output in errors)  # then nbgrader interrupted the cell
+        told += [f"{where}: {_error(e)}" for e in errors if not _follows(e, grade_id) and not (late and e.ename == "KeyboardInterrupt")]
         if marks(cell).get("grade"):
             told += [f"{where}: {text}" for text in _check(cell, scores.get(grade_id))]
     return told

@@ -23,7 +23,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from . import causes, process, watch
 from .process import Limits
@@ -121,10 +121,11 @@ def new(course: Path, labs: Sequence[str], exchange: Path | None = None) -> list
     return names
 
 
-def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: Limits = Limits(), jobs: int = 1) -> list[Row]:
+def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: Limits = Limits(), jobs: int = 1,
+          say: Callable[[str], None] = lambda line: None) -> list[Row]:
     """Grade what stands in `submitted/`, of all students or of the named ones; one row for each, by name.
 
-    Raises GradingError when the class's folder is not ready, or when nbgrader can't write into the gradebook.
+    `jobs`: how many at the same time. `say` gets a line when a submission has run. Raises GradingError when the class's folder is not ready, or when nbgrader can't write into the gradebook.
     """
     course = course.resolve()
     names = _ready(course, assignment, students)
@@ -132,7 +133,7 @@ def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: L
         batch = Batch(course, assignment, Path(folder).resolve(), limits)
         _blank_gradebook(course, batch.blank)
         with ThreadPoolExecutor(jobs) as pool:
-            rows = list(pool.map(lambda name: _one(batch, name), names))
+            rows = list(pool.map(lambda name: _one(batch, name, say), names))
         _into_gradebook(batch)
         return [_with_score(batch, row) for row in rows]
 
@@ -166,12 +167,14 @@ def _blank_gradebook(course: Path, target: Path) -> None:
 # ---------------------------------------------------------------- one submission
 
 
-def _one(batch: Batch, name: str) -> Row:
+def _one(batch: Batch, name: str, say: Callable[[str], None]) -> Row:
     """Run one submission; the row has no score yet, and is not graded when its `maximum` is negative. It raises nothing."""
     try:
-        return _run_one(batch, name)
+        row = _run_one(batch, name)
     except Exception as error:  # a submission of a kind that nobody thought of must not stop the others
-        return Row(name, None, -1, (f"it could not be prepared: {causes.clean(f'{type(error).__name__}: {error}')}",))
+        row = Row(name, None, -1, (f"it could not be prepared: {causes.clean(f'{type(error).__name__}: {error}')}",))
+    say(f"{causes.clean(name)}: {'not graded' if row.maximum < 0 else 'ran'}, {row.seconds:.0f} s")
+    return row
 
 
 def _run_one(batch: Batch, name: str) -> Row:
@@ -362,7 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.course}: ready for {', '.join(new(options.course, options.labs, options.exchange))}")
             return 0
         limits = Limits(options.cell_seconds, options.minutes * 60, options.memory_gb)
-        rows = grade(options.course, options.assignment, options.student, limits, options.jobs)
+        rows = grade(options.course, options.assignment, options.student, limits, options.jobs, lambda line: print(line, flush=True))
         target = (options.out or options.course / "results") / options.assignment
         _write(target, rows)
     except ImportError as error:

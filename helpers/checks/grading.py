@@ -133,7 +133,12 @@ def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: L
         batch = Batch(course, assignment, Path(folder).resolve(), limits)
         _blank_gradebook(course, batch.blank)
         with ThreadPoolExecutor(jobs) as pool:
-            rows = list(pool.map(lambda name: _one(batch, name, say), names))
+            work = [pool.submit(_one, batch, name, say) for name in names]
+            try:
+                rows = [one.result() for one in work]
+            except BaseException:  # Ctrl-C: what has not begun never does
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         _into_gradebook(batch)
         return [_with_score(batch, row) for row in rows]
 

@@ -297,6 +297,22 @@ def test_a_submission_that_breaks_the_preparation_does_not_stop_the_others(tmp_p
     assert row.score is None and "it could not be prepared" in row.causes[0]
 
 
+def test_the_throw_away_folder_holds_the_submission_and_the_data_and_no_solution(tmp_path):
+    grading.new(tmp_path, ["01"])
+    (tmp_path / "source" / LAB / "data.csv").write_text("a,b")
+    given, folder = tmp_path / "submitted" / "anna" / LAB, tmp_path / "one"
+    for path in (given, folder, tmp_path / "release" / LAB):
+        path.mkdir(parents=True)
+    for path in (given / "lab one.ipynb", tmp_path / "release" / LAB / f"{LAB}.ipynb"):
+        path.write_bytes(RELEASED.read_bytes())
+    batch = grading.Batch(tmp_path, LAB, tmp_path, Limits())
+    batch.blank.touch()
+    grading._throw_away(batch, folder, given, causes.Before("", "lab one.ipynb"))
+    files = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
+    assert set(files) == {"gradebook.db", "nbgrader_config.py", f"source/{LAB}/data.csv", f"submitted/learner/{LAB}/{LAB}.ipynb"}
+    assert "BEGIN SOLUTION" not in "".join(files.values()) and "anna" not in "".join(files)
+
+
 def test_what_a_grading_process_sees(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "x")
     monkeypatch.setenv("https_proxy", "http://proxy")

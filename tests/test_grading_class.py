@@ -72,7 +72,7 @@ def test_nbgrader_put_the_changed_and_the_deleted_check_back(table, course):
         assert classroom.cell(graded, number, check=True).source.endswith(right)
 
 
-def test_nothing_was_changed_outside_and_no_solution_or_secret_lay_beside(table, course):
+def test_nothing_was_changed_outside_and_only_graded_work_is_kept(table, course):
     assert not ESCAPED.exists()
     assert sorted(p.name for p in (course / "autograded").iterdir()) == sorted(n for n, h in HANDED_IN.items() if h.score is not None)
 

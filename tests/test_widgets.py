@@ -13,6 +13,7 @@ import pytest
 
 from helpers import data, decisions, models, retrieval, widgets
 from helpers.decisions import evidence
+from helpers.evaluation import Interval
 from helpers.widgets import look, plan
 from helpers.widgets.view import Shown, View, number
 from words_embedder import WordsEmbedder
@@ -116,6 +117,15 @@ def test_the_form_says_what_the_function_says(case):
     view = widgets.worksheet(case.answers)
     assert view.answers() == case.answers and f"Recommendation: {case.verdict}." in view.text
     assert all(reason.side in ("for", "against", "note") for reason in decisions.recommend(view.answers()).reasons)
+
+
+def test_a_measured_interval_stays_as_it_was_measured():
+    """A mean of rules is no share of rows: the form must not put an interval of its own around it."""
+    answers = replace(decisions.CASES[0].answers, prompt=Interval(0.59, 0.557, 0.619), rag=None)
+    view = widgets.worksheet(answers)
+    assert view.controls["prompt"].value == "0.59 [0.557, 0.619]" and view.answers() == answers
+    view.controls["prompt"].value = "0.59 [0.557]"
+    assert "prompt: expected a number" in view.text
 
 
 def test_a_worked_case_fills_the_form_and_single_answers_change_it():

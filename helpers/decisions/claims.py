@@ -154,8 +154,12 @@ def either(condition: bool, seen: str, *sources: Cite | LessonCite) -> Finding:
 
 
 def by_lead(lead: Interval | None, seen: str, *sources: Cite | LessonCite) -> Finding:
-    """What the paired lead of the claim's side says: HOLDS when its whole interval is above 0, NOT when below; else, or without one, OPEN."""
-    return Finding(OPEN if lead is None or lead.low <= 0 <= lead.high else HOLDS if lead.low > 0 else NOT, f"{seen}, lead {lead}", sources)
+    """What the paired lead of the claim's side says: HOLDS when its whole interval is above 0, NOT when below, else OPEN.
+
+    Raises Pending without one: then the scores row by row are not stored, and nothing is paired."""
+    if lead is None:
+        raise Pending("the scores row by row, of both")
+    return Finding(HOLDS if lead.low > 0 else NOT if lead.high < 0 else OPEN, f"{seen}, lead {lead}", sources)
 
 
 def apart(a: Interval, b: Interval) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import ipywidgets
 
 from helpers import decisions
 from helpers.decisions import Answers
+from helpers.evaluation import Interval
 
 from .view import Shown, View, area, check, choice, line, number, table
 
@@ -103,20 +105,30 @@ def _shown_value(name: str, answers: Answers) -> Any:
     if name == "config":
         return json.dumps(dict(value))
     if name in OPTIONAL:
-        return "" if value is None else f"{getattr(value, 'estimate', value):g}"
+        return "" if value is None else f"{value.estimate:g} [{value.low:g}, {value.high:g}]" if isinstance(value, Interval) else f"{value:g}"
     return value
 
 
 def _answers(**values: Any) -> Answers:
     given = {name: value for name, value in values.items() if not name.startswith(LACK)}
     for name in OPTIONAL:
-        text = given[name].strip().replace(",", ".")
-        try:
-            given[name] = float(text) if text else None
-        except ValueError:
-            raise decisions.DecisionError(f"{name}: expected a number, or nothing where nobody measured it, got {text!r}. Fix: write 0.46, or empty the field.") from None
+        given[name] = _measured(name, given[name].strip())
     given["missing"] = tuple(lack for lack in decisions.MISSING if values[LACK + lack])
     return decisions.answers_from(given)
+
+
+def _measured(name: str, text: str) -> float | Interval | None:
+    """A number, a number with its interval as the lessons print it, or None for an empty field."""
+    if bounds := re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", text):
+        parts = [part.replace(",", ".") for part in bounds.groups()]
+    else:
+        parts = [text.replace(",", ".")] if text else []
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        raise decisions.DecisionError(f"{name}: expected a number, or nothing where nobody measured it, got {text!r}. "
+                                      "Fix: write 0.46 or 0.46 [0.38, 0.55], or empty the field.") from None
+    return Interval(*numbers) if len(numbers) == 3 else numbers[0] if numbers else None
 
 
 def _recommended(**values: Any) -> Shown:

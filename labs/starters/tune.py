@@ -48,7 +48,7 @@ def read(path, columns, tokenizer, pairs=False):
     lines = enumerate(text.split("\n"), 1)
     try:
         if path.endswith(".csv"):
-            table, (asked, told) = csv.DictReader(io.StringIO(text, newline="")), columns.split(",")
+            table, (asked, _, told) = csv.DictReader(io.StringIO(text, newline="")), columns.partition(",")
             if not {asked, told} <= set(table.fieldnames or ()):
                 raise ValueError(f"expected the columns {columns} (--columns), found {table.fieldnames}")
             lines = ((table.line_num, json.dumps({"prompt": r[asked], "completion": r[told]})) for r in table)
@@ -253,7 +253,7 @@ def main(s):
          f" {near[:9]}.\n--- masked\n{tokenizer.decode(first[:start])}\n--- learnt\n{tokenizer.decode(first[start:])}\n---")
     if max(lengths) > (room := config.get_text_config().max_position_embeddings):
         stop(s.train, f"rows of at most {room} tokens, the model's context", max(lengths), "shorten or remove them")
-    batch, need, total = fit(s, config, max(lengths), max(answers), state)
+    batch, need, total = utils.broadcast_object_list([fit(s, config, max(lengths), max(answers), state)])[0]  # the same in each process
     s.learning_rate = s.learning_rate or {"full": 1e-4, "dpo": 1e-4}.get(s.method, 2e-3) * (1 if total < 1e9 else 0.1)  # 2e-3 was measured on 1.3e8
     if state.is_main_process and not s.resume:
         shutil.rmtree(work, ignore_errors=True)
@@ -295,6 +295,6 @@ if __name__ == "__main__":
         print(f"tune.py: stopped. Go on with --output {settings.output} --resume.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if not re.search("No space left|File too large|file write failed|quota", str(error)):
+        if not (isinstance(error, OSError) or re.search("No space left|File too large|file write failed|quota|not enough space", str(error))):
             raise
-        raise SystemExit(f"the disk is full ({error}). Fix: free some space, go on with --output {settings.output} --resume.") from None
+        raise SystemExit(f"the disk is full, or not writable ({error}). Fix: mend it, go on with --output {settings.output} --resume.") from None

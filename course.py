@@ -101,9 +101,13 @@ def fingerprint():
 
 
 def venv_works():
+    """Whether the environment's Python and pip start. Stop where they give no answer: slow is not broken, and broken ones are deleted."""
     try:
         out = subprocess.run([str(PYTHON), "-m", "pip", "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
         return out.returncode == 0
+    except subprocess.TimeoutExpired:
+        raise Stop("The environment .venv gave no answer in two minutes; it stays as it is. Close other programs and run the command "
+                   "again; if it stays so on a quiet machine, delete the folder .venv first.")
     except (OSError, subprocess.SubprocessError):
         return False
 
@@ -302,7 +306,8 @@ def use_bundle(folder, extra):
     if extra in installed() and all(fetch.present(artifact) for artifact in fetch.ARTIFACTS) and venv_works():
         return
     say("Checking the bundle …")
-    done = classroom(sys.executable, ["verify", folder], stdout=subprocess.PIPE)
+    python = str(PYTHON) if venv_works() else sys.executable  # the one that will install
+    done = classroom(python, ["verify", folder], stdout=subprocess.PIPE)
     said = done.stdout.decode(errors="replace").strip().splitlines() or ["no answer"]
     if done.returncode:
         raise Stop(said[-1].replace("Stopped: ", "", 1))
@@ -505,9 +510,12 @@ def diagnose():
         features is None or bool(features), "training will be slow on a CPU without AVX2", "note")
     card = gpu()
     row("GPU", card or "none found (none is needed)", True)
-    environment = ("none yet" if not VENV.exists() else "broken" if not venv_works() else
-                   "ready" if read_state().get("fingerprint") == fingerprint() else "not up to date")
-    row("environment", environment, environment == "ready", "run: python course.py lab")
+    try:
+        environment = ("none yet" if not VENV.exists() else "broken" if not venv_works() else
+                       "ready" if read_state().get("fingerprint") == fingerprint() else "not up to date")
+        row("environment", environment, environment == "ready", "run: python course.py lab")
+    except Stop:
+        row("environment", "no answer in two minutes", False, "close other programs and try again")
     problems = version_problems()
     if problems is None:
         row("versions", "unknown", False, "run: python course.py lab", "note")

@@ -235,6 +235,16 @@ def test_course_py_says_it_in_one_sentence_and_installs_nothing(bundle: Path, pr
         course.main(["lab", "--from", str(bundle), "--torch-index", "https://example.invalid"])
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_the_python_that_will_install_checks_the_bundle(project: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+    course, asked = load(project), []
+    monkeypatch.setattr(course, "venv_works", lambda: works)
+    monkeypatch.setattr(course, "classroom", lambda python, *_, **__: asked.append(python) or subprocess.CompletedProcess([], 1, b"no"))
+    with pytest.raises(course.Stop):
+        course.use_bundle(str(bundle), "lab")
+    assert asked == [str(course.PYTHON) if works else sys.executable]
+
+
 # ---------------------------------------------------------------- interrupted, mended, refused
 
 

@@ -101,8 +101,8 @@ def _fits(folder: Path, bundle: dict) -> None:
     have, want = machine(), {key: bundle[key] for key in ("python", "platform")}
     if have != want:
         raise BundleError(f"The bundle in {folder} is for Python {want['python']} on {want['platform']}: this is Python {have['python']} on "
-                          f"{have['platform']}. Start the command with Python {want['python']} on such a machine, or make a bundle "
-                          "for this one, in another folder.")
+                          f"{have['platform']}. Delete the folder .venv if there is one and start the command with Python {want['python']} "
+                          "on such a machine, or make a bundle for this one, in another folder.")
 
 
 def _state(path: Path, entry: dict) -> str:

@@ -317,6 +317,20 @@ def test_torch_comes_from_its_own_index_when_asked(project: Path, links: Path, t
     assert calls == []
 
 
+@pytest.mark.parametrize("before, now, kept", [(None, "https://cpu.invalid", False), ("https://cpu.invalid", "https://gpu.invalid", False),
+                                               ("https://cpu.invalid", None, False), ("https://cpu.invalid", "https://cpu.invalid", True)])
+def test_torch_of_another_index_is_fetched_again(bundle: Path, project: Path, before: str | None, now: str | None, kept: bool) -> None:
+    torch, content = wheel("torch", "2.13.0+cu130")
+    (bundle / "wheels" / torch).write_bytes(content)
+    said = json.loads((bundle / "bundle.json").read_text())
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "for": "torch==2.13.0+cu130"}
+    edit(bundle, torch_index=before, plan=["torch==2.13.0+cu130"], files={**said["files"], f"wheels/{torch}": entry})
+    begun = bundles._begin(bundle, now, project)
+    assert begun["torch_index"] == now and not begun["complete"] and (begun["plan"] is not None) == kept
+    assert (bundles._held(begun, "torch") is not None) == (bundle / "wheels" / torch).exists() == kept
+    assert PACKAGES <= set(begun["files"]), "what needs no new torch stays"
+
+
 def test_no_network_is_one_sentence(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_looks_in(tmp_path, monkeypatch)
     message = refused(make, tmp_path / "bundle", project)

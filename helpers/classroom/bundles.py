@@ -159,6 +159,8 @@ def _begin(folder: Path, torch_index: str | None, root: Path) -> dict:
         _fits(folder, bundle)
     source = {"pins": pins(root), "torch_index": torch_index}
     if bundle is None or {key: bundle.get(key) for key in source} != source:
+        if bundle and (torch_index or bundle.get("torch_index")):
+            _drop_torch(folder, bundle)
         bundle = {"format": FORMAT, "complete": False, **machine(), **source, "plan": None, "files": bundle["files"] if bundle else {}}
     (folder / "wheels").mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".part-*"):
@@ -194,6 +196,13 @@ def _drop(folder: Path, bundle: dict, name: str) -> None:
     _save(folder, bundle)
 
 
+def _drop_torch(folder: Path, bundle: dict) -> None:
+    """Forget a torch of another index or version, which would pass for the wanted one. What came with it is in no later plan and goes too."""
+    bundle["complete"] = False
+    for name in [name for name, entry in bundle["files"].items() if _name(entry.get("for", "")) == "torch"]:
+        _drop(folder, bundle, name)
+
+
 def _need_disk(folder: Path, bundle: dict, need_gb: float) -> None:
     need = need_gb - sum(entry["bytes"] for entry in bundle["files"].values()) / 1e9
     free = shutil.disk_usage(folder).free / 1e9
@@ -224,7 +233,7 @@ def _packages(folder: Path, bundle: dict, python: str, root: Path, say: Say) -> 
         say("Fetching torch from its own index …")
         _wheels(folder, bundle, python, root, ["--index-url", bundle["torch_index"]], [_pinned("torch", root)])
     if bundle["plan"] is None:
-        say("Asking pip which packages the course needs …")
+        say("Asking pip which packages the course needs; this can take some minutes …")
         bundle["plan"] = _plan(folder, python, root)
     if bundle["torch_index"]:  # only the plan knows its whole version, such as 2.13.0+cpu
         _held(bundle, "torch")["for"] = next(r for r in bundle["plan"] if _name(r) == "torch")

@@ -248,6 +248,15 @@ def test_the_python_that_will_install_checks_the_bundle(project: Path, bundle: P
 # ---------------------------------------------------------------- interrupted, mended, refused
 
 
+def committed(folder: Path) -> Path:
+    """The folder, with all its files in a first commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@example.invalid"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x", "--no-verify"]):
+        if shutil.which("git") is None or subprocess.run(git + arguments, capture_output=True).returncode:
+            pytest.skip("no git here")
+    return folder
+
+
 def asked(monkeypatch: pytest.MonkeyPatch, stop_after: int = 99) -> list[str]:
     """What pip is asked to fetch from now on; after so many packages somebody presses Ctrl-C."""
     calls, real = [], bundles._wheels
@@ -329,6 +338,17 @@ def test_torch_of_another_index_is_fetched_again(bundle: Path, project: Path, be
     assert begun["torch_index"] == now and not begun["complete"] and (begun["plan"] is not None) == kept
     assert (bundles._held(begun, "torch") is not None) == (bundle / "wheels" / torch).exists() == kept
     assert PACKAGES <= set(begun["files"]), "what needs no new torch stays"
+
+
+def test_pins_that_are_not_committed_are_refused_before_the_download(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = committed(Path(shutil.copytree(project, tmp_path / "copy")))
+    monkeypatch.setattr(bundles, "_pip", lambda *_: pytest.fail("asked pip"))
+    (copy / "constraints.txt").write_text("tiny-a==1.5\n")
+    assert refused(make, tmp_path / "bundle", copy).startswith("constraints.txt: expected as in the last commit")
+    assert not (tmp_path / "bundle").exists()
+    subprocess.run(["git", "-C", str(copy), "checkout", "-q", "constraints.txt"], check=True)
+    (copy / "constraints.txt").write_bytes((copy / "constraints.txt").read_bytes().replace(b"\n", b"\r\n"))  # as git may write it on Windows
+    bundles._same_pins(editions.edition("instructor", copy), copy)
 
 
 def test_no_network_is_one_sentence(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,10 +469,7 @@ def test_with_git_the_last_commit_counts_and_without_git_an_answer_is_seen(proje
     lab = copy / "labs" / "01_x.ipynb"
     cell = {"cell_type": "code", "id": "answer", "metadata": {"nbgrader": {"solution": True}}, "outputs": [], "execution_count": None}
     lab.write_text(json.dumps({"cells": [cell | {"source": ["def f():\n", "    raise NotImplementedError"]}]}))
-    git = ["git", "-C", str(copy), "-c", "user.name=x", "-c", "user.email=x@example.invalid"]
-    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x", "--no-verify"]):
-        if shutil.which("git") is None or subprocess.run(git + arguments, capture_output=True).returncode:
-            pytest.skip("no git here")
+    committed(copy)
     lab.write_text(json.dumps({"cells": [cell | {"source": ["def f():\n", "    return 42"], "outputs": [{}]}]}))
     made = editions.edition("student", copy)
     assert b"return 42" not in made.files["labs/01_x.ipynb"].content and "1 changed file(s) are not committed" in made.origin

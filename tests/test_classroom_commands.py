@@ -464,6 +464,25 @@ def test_an_interrupted_edition_leaves_the_old_folder_and_no_scraps(project: Pat
     assert names(tmp_path) == before
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_an_edition_that_can_not_get_its_name_puts_the_old_folder_back(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full) -> None:
+    folder = tmp_path / "class"
+    folder.mkdir()
+    if full:
+        (folder / "notes.txt").write_text("mine")
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if ".part-" in path.name:
+            raise PermissionError(13, "a virus scanner holds a file")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(PermissionError):
+        editions.write("student", folder, force=True, root=project)
+    assert names(tmp_path) == ({"class/notes.txt"} if full else set()) and [p.name for p in tmp_path.iterdir()] == ["class"]
+
+
 def test_with_git_the_last_commit_counts_and_without_git_an_answer_is_seen(project: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(project, tmp_path / "copy"))
     lab = copy / "labs" / "01_x.ipynb"

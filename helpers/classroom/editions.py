@@ -84,14 +84,25 @@ def write(kind: str, folder: Path, force: bool = False, root: Path = ROOT) -> Ed
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.content)
             target.chmod(0o755 if file.executable else 0o644)
-        if full:
-            folder.replace(_free_name(folder))
-        elif folder.exists():
-            folder.rmdir()
-        fresh.replace(folder)
+        _swap(fresh, folder, keep=full)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return made
+
+
+def _swap(fresh: Path, folder: Path, keep: bool) -> None:
+    """Put `fresh` where `folder` is. What was there stands aside until then, and comes back when it fails."""
+    aside = _free_name(folder) if folder.exists() else None
+    if aside:
+        folder.replace(aside)
+    try:
+        fresh.replace(folder)
+    except BaseException:
+        if aside and not folder.exists():
+            aside.replace(folder)
+        raise
+    if aside and not keep:
+        aside.rmdir()
 
 
 def _label(root: Path) -> str:

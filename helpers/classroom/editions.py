@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STUB = "raise NotImplementedError"
-FOR_MAKERS = ("tests/", ".ci/", "CONTRIBUTING.md", "labs/INSTRUCTOR.md")
+FOR_MAKERS = ("tests/", ".ci/", "CONTRIBUTING.md", "labs/INSTRUCTOR.md", "labs/GRADING.md")
 LEFT_OUT = {"student": (*FOR_MAKERS, "labs/solutions/"), "solution": FOR_MAKERS, "instructor": ()}
 KINDS = tuple(LEFT_OUT)
 ANSWER_HINT = re.compile(r"\s*<details><summary>Hint 3: .*?</details>", re.S)

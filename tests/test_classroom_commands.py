@@ -497,6 +497,17 @@ def test_with_git_the_last_commit_counts_and_without_git_an_answer_is_seen(proje
     assert "out/scrap.txt" not in editions.edition("instructor", copy).files
 
 
+@pytest.mark.parametrize("name, content, says", [
+    ("edition.json", '{"edit', "edition.json is damaged: expected"), ("edition.json", "[]", "edition.json is damaged: expected"),
+    ("labs/01_x.ipynb", '{"cells": [', "labs/01_x.ipynb is not a whole notebook: expected JSON with cells, got JSONDecodeError"),
+    ("labs/01_x.ipynb", "{}", "labs/01_x.ipynb is not a whole notebook: expected JSON with cells, got KeyError: 'cells'"),
+])
+def test_a_half_saved_file_is_one_sentence(project: Path, tmp_path: Path, name: str, content: str, says: str) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "copy"))
+    (copy / name).write_text(content)
+    assert says in refused(editions.edition, "student", copy, error=editions.EditionError)
+
+
 # ---------------------------------------------------------------- pre-flight
 
 

@@ -108,7 +108,11 @@ def _swap(fresh: Path, folder: Path, keep: bool) -> None:
 def _label(root: Path) -> str:
     """Which edition lies in `root`; the course itself is as good as the instructor's."""
     path = root / "edition.json"
-    return json.loads(path.read_text(encoding="utf-8"))["edition"] if path.is_file() else "instructor"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["edition"] if path.is_file() else "instructor"
+    except (ValueError, LookupError, TypeError) as error:
+        raise EditionError(f"{path} is damaged: expected JSON with the key 'edition'. Take this file from the edition as you got it, then run "
+                           "the command again.") from error
 
 
 def outside(folder: Path, root: Path = ROOT) -> Path:
@@ -188,7 +192,14 @@ def _for_students(name: str, file: File) -> File:
         return File(_fewer_hints(file.content.decode("utf-8")).encode("utf-8"))
     if not (name.startswith("labs/") and name.endswith(".ipynb")):
         return file
-    notebook = json.loads(file.content)
+    try:
+        return File(_without_answers(name, json.loads(file.content)))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EditionError(f"{name} is not a whole notebook: expected JSON with cells, got {type(error).__name__}: {str(error)[:80]}. Bring the "
+                           "lab back as it came with the course, then make the edition again.") from error
+
+
+def _without_answers(name: str, notebook: dict) -> bytes:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
@@ -198,7 +209,7 @@ def _for_students(name: str, file: File) -> File:
             if cell["metadata"].get("nbgrader", {}).get("solution") and STUB not in source:
                 raise EditionError(f"{name}, cell {cell.get('id', '?')}, holds an answer: expected `{STUB}`, got {source.strip()[:60]!r}. "
                                    "Bring the lab back as it came with the course, then make the edition again.")
-    return File((json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def _fewer_hints(text: str) -> str:

@@ -337,12 +337,18 @@ def trust_lessons():
         write_state(dict(state, trusted=digest))
 
 
+def server_socket():
+    """A socket that may take a port whose last connection has just ended, as JupyterLab's may."""
+    found = socket.socket()
+    if os.name != "nt":  # there the option would also take ports in use
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return found
+
+
 def free_port(wanted):
     """The wanted port, or 8888 or the next free one above it."""
     for port in [wanted] if wanted else range(8888, 8988):
-        with socket.socket() as probe:
-            if os.name != "nt":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with server_socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
                 return port
@@ -581,7 +587,7 @@ def preflight(options):
 def loopback():
     """Whether this machine's programs reach each other, as the browser and JupyterLab must."""
     try:
-        with socket.socket() as server:
+        with server_socket() as server:
             server.bind(("127.0.0.1", free_port(None)))
             server.listen(1)
             socket.create_connection(server.getsockname(), timeout=5).close()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -568,6 +569,19 @@ def test_preflight_of_a_bare_seat_says_what_to_do_and_tries_nothing(project: Pat
     assert re.search(r"^environment +none yet +bad  -> run: ", said, re.M) and "thing(s) to mend" in said and "kernel" not in said
     monkeypatch.setattr(course, "free_port", lambda wanted: (_ for _ in ()).throw(course.Stop("No free port.")))
     assert course.loopback()[:3] == ("port", "No free port.", "bad")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a port is free at once")
+def test_a_port_that_was_used_a_moment_ago_is_good(course: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()  # who closes first keeps the port for a minute
+            assert client.recv(1) == b""
+    monkeypatch.setattr(course, "free_port", lambda wanted: port)
+    assert course.loopback() == ("port", f"{port} is free and answers", "ok", "")
 
 
 def test_a_kernel_starts_here_and_a_broken_check_is_a_row() -> None:

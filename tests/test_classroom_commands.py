@@ -531,6 +531,7 @@ def course(project: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def seat_that(monkeypatch: pytest.MonkeyPatch, course: ModuleType, out: str, late: bool = False) -> None:
     def run(python, arguments, **options):
+        assert options["timeout"] <= 55, "a check takes less than a minute"
         if late:
             raise subprocess.TimeoutExpired(python, options["timeout"], output=out.encode())
         return subprocess.CompletedProcess(arguments, 0, out.encode())
@@ -554,7 +555,7 @@ def test_preflight_reports_a_seat_as_one_line_of_json(course: ModuleType, monkey
     assert course.main(["preflight", "--json"]) == code
     line = capsys.readouterr().out
     report = json.loads(line)
-    assert line.count("\n") == 1 and report["good"] is (code == 0) and report["seat"] and report["seconds"] < 60
+    assert line.count("\n") == 1 and report["good"] is (code == 0) and report["seat"]
     found = {row["check"]: row["verdict"] for row in report["checks"]}
     assert found == {"environment": "ok", "port": "ok", **verdicts}
     assert all(row["fix"] for row in report["checks"] if row["verdict"] != "ok")
@@ -599,8 +600,10 @@ def test_a_model_step_trains_and_sees_numbers_that_are_none(tmp_path: Path, monk
     from helpers.classroom import seat
 
     config = LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    name, found, verdict, _ = seat.model_step(LlamaForCausalLM(config), rows=2, length=8, seconds=0)
+    model = LlamaForCausalLM(config)
+    name, found, verdict, _ = seat.model_step(model, rows=2, length=8, seconds=0)
     assert (name, verdict) == ("model step", "ok") and int(found.split()[0]) > 0
+    assert all(weight.abs().max() > 0 for name, weight in model.named_parameters() if "lora_B" in name), "these start as zeros: nothing was learned"
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))

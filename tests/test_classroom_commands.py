@@ -575,6 +575,7 @@ def test_preflight_of_a_bare_seat_says_what_to_do_and_tries_nothing(project: Pat
 @pytest.mark.skipif(os.name == "nt", reason="there a port is free at once")
 def test_a_port_that_was_used_a_moment_ago_is_good(course: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as JupyterLab does
         server.bind(("127.0.0.1", 0))
         server.listen(1)
         port = server.getsockname()[1]

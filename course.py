@@ -101,9 +101,13 @@ def fingerprint():
 
 
 def venv_works():
+    """Whether the environment's Python and pip start. Stop where they give no answer: slow is not broken, and broken ones are deleted."""
     try:
         out = subprocess.run([str(PYTHON), "-m", "pip", "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
         return out.returncode == 0
+    except subprocess.TimeoutExpired:
+        raise Stop("The environment .venv gave no answer in two minutes; it stays as it is. Close other programs and run the command "
+                   "again; if it stays so on a quiet machine, delete the folder .venv first.")
     except (OSError, subprocess.SubprocessError):
         return False
 
@@ -302,7 +306,8 @@ def use_bundle(folder, extra):
     if extra in installed() and all(fetch.present(artifact) for artifact in fetch.ARTIFACTS) and venv_works():
         return
     say("Checking the bundle …")
-    done = classroom(sys.executable, ["verify", folder], stdout=subprocess.PIPE)
+    python = str(PYTHON) if venv_works() else sys.executable  # the one that will install
+    done = classroom(python, ["verify", folder], stdout=subprocess.PIPE)
     said = done.stdout.decode(errors="replace").strip().splitlines() or ["no answer"]
     if done.returncode:
         raise Stop(said[-1].replace("Stopped: ", "", 1))
@@ -332,12 +337,18 @@ def trust_lessons():
         write_state(dict(state, trusted=digest))
 
 
+def server_socket():
+    """A socket that may take a port whose last connection has just ended, as JupyterLab's may."""
+    found = socket.socket()
+    if os.name != "nt":  # there the option would also take ports in use
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return found
+
+
 def free_port(wanted):
     """The wanted port, or 8888 or the next free one above it."""
     for port in [wanted] if wanted else range(8888, 8988):
-        with socket.socket() as probe:
-            if os.name != "nt":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with server_socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
                 return port
@@ -505,9 +516,12 @@ def diagnose():
         features is None or bool(features), "training will be slow on a CPU without AVX2", "note")
     card = gpu()
     row("GPU", card or "none found (none is needed)", True)
-    environment = ("none yet" if not VENV.exists() else "broken" if not venv_works() else
-                   "ready" if read_state().get("fingerprint") == fingerprint() else "not up to date")
-    row("environment", environment, environment == "ready", "run: python course.py lab")
+    try:
+        environment = ("none yet" if not VENV.exists() else "broken" if not venv_works() else
+                       "ready" if read_state().get("fingerprint") == fingerprint() else "not up to date")
+        row("environment", environment, environment == "ready", "run: python course.py lab")
+    except Stop:
+        row("environment", "no answer in two minutes", False, "close other programs and try again")
     problems = version_problems()
     if problems is None:
         row("versions", "unknown", False, "run: python course.py lab", "note")
@@ -573,7 +587,7 @@ def preflight(options):
 def loopback():
     """Whether this machine's programs reach each other, as the browser and JupyterLab must."""
     try:
-        with socket.socket() as server:
+        with server_socket() as server:
             server.bind(("127.0.0.1", free_port(None)))
             server.listen(1)
             socket.create_connection(server.getsockname(), timeout=5).close()
@@ -590,14 +604,15 @@ def tries(limit):
     except subprocess.TimeoutExpired as error:
         out, late = error.stdout or b"", True
     rows = [tuple(json.loads(line)) for line in out.decode(errors="replace").splitlines() if line.startswith('["')]
-    for name in ("kernel", "model step")[len(rows):]:
-        if late:
-            rows.append((name, "no answer in {:.0f} s".format(limit), "bad" if name == "kernel" else "note",
-                         "close other programs and try again; if it stays so, lessons take much longer here"))
-        else:
-            rows.append((name, "the check ended without an answer", "bad", "close other programs (is the memory full?), or delete the folder .venv "
-                         "and run: python course.py setup"))
-        break
+    if len(rows) == 2:
+        return rows
+    name = ("kernel", "model step")[len(rows)]
+    if late:
+        rows.append((name, "no answer in {:.0f} s".format(limit), "bad" if name == "kernel" else "note",
+                     "close other programs and try again; if it stays so, lessons take much longer here"))
+    else:
+        rows.append((name, "the check ended without an answer", "bad", "close other programs (is the memory full?), or delete the folder .venv "
+                     "and run: python course.py setup"))
     return rows
 
 

@@ -220,15 +220,14 @@ def _pip_download(artifact: Artifact, part: Path, python: str) -> None:
 def _stream(url: str, part: Path, whole: int, progress: Callable[[int], None]) -> None:
     """Append to `part` what it lacks of the file at `url`, `whole` bytes long."""
     done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response = _open(url, done)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # asked to go on behind the end: the part is whole, or not ours; the checksum decides
             return
         raise
     with response:
-        if done and response.status != 206:  # the server ignored the range
+        if done and getattr(response, "status", None) != 206:  # a file, or the server ignored the range
             done = 0
         with open(part, "ab" if done else "wb") as out:
             while piece := _read(response):
@@ -237,6 +236,16 @@ def _stream(url: str, part: Path, whole: int, progress: Callable[[int], None]) -
                 progress(done)
     if done < whole:
         raise ConnectionError("the connection closed early")
+
+
+def _open(url: str, done: int) -> BinaryIO:
+    """What `url` gives, from byte `done` on where the server can. A network drive of Windows is a host in a file: address, which urlopen refuses."""
+    if not url.startswith("file:"):
+        return urllib.request.urlopen(urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {}), timeout=TIMEOUT)
+    try:
+        return open(urllib.request.url2pathname(url[len("file:"):]), "rb")
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _read(response: BinaryIO) -> bytes:

@@ -275,6 +275,18 @@ def test_broken_environment_is_made_anew(course: ModuleType, monkeypatch: pytest
     assert [call[-1] for call in calls] == [".[lab]", ".[test]"]
 
 
+@posix
+@pytest.mark.parametrize("command", [["lab"], ["bundle", "DIR"]])
+def test_an_environment_without_an_answer_is_not_deleted(course: ModuleType, project: Path, monkeypatch: pytest.MonkeyPatch, capsys, command) -> None:
+    fake_python(project, "").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    real = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: real(command, **{**options, "timeout": 0.2}))
+    monkeypatch.setattr(course, "make_venv", lambda: pytest.fail("deleted it"))
+    assert course.main(command) == 1
+    assert "gave no answer in two minutes; it stays as it is" in stopped(capsys.readouterr().out)
+    assert ("environment", "no answer in two minutes", "bad") in [row[:3] for row in course.diagnose()]
+
+
 def test_python_that_makes_no_environment_is_one_sentence(course: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     answer = subprocess.CompletedProcess([], 1, b"The virtual environment was not created\nbecause ensurepip is not available.\n")
     monkeypatch.setattr(course, "check_disk", lambda need, folder: None)

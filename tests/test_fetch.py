@@ -230,6 +230,22 @@ def test_connection_reset_is_explained_and_recovered(index: Index) -> None:
     assert (fetch.fetch(artifact) / "weights.bin").read_bytes() == WEIGHTS
 
 
+@pytest.mark.parametrize("scheme", ["file://", "file:/"])
+def test_a_file_is_copied_also_from_an_address_with_a_host(index: Index, tmp_path: Path, scheme: str) -> None:
+    """As file://server/share/x.whl on Windows; of file:/ and an absolute path urlopen takes the first folder for a host."""
+    (tmp_path / "a share").mkdir()
+    source = tmp_path / "a share" / "x.whl"
+    source.write_bytes(index.data)
+    index.url = scheme + source.as_uri().removeprefix("file://")
+    artifact = artifact_of(index.data)
+    part_of(artifact).parent.mkdir(parents=True)
+    part_of(artifact).write_bytes(b"left by an interrupted run")
+    assert (fetch.fetch(artifact) / "weights.bin").read_bytes() == WEIGHTS
+    shutil.rmtree(artifact.folder)
+    source.unlink()
+    assert "No such file" in (message := refused(artifact)) and "The download of fake stopped" in message
+
+
 def test_server_that_ignores_range_is_read_from_the_start(index: Index) -> None:
     artifact = artifact_of(index.data)
     index.cut, index.ranges = 1_000_000, False

@@ -29,6 +29,7 @@ from helpers.classroom import editions
 
 ROOT = editions.ROOT
 FORMAT = 1
+PINNED_IN = ("pyproject.toml", "constraints.txt")
 GROUP = 16  # packages per call of pip: what an interruption may cost
 NEED_GB, NEED_CUDA_GB = 1.5, 7.0  # wheels and their temporary copies; torch's CUDA build brings its libraries
 AGAIN = "then run the command again: it goes on where it was"
@@ -46,7 +47,7 @@ def machine() -> dict[str, str]:
 
 def pins(root: Path = ROOT) -> str:
     """Hex sha256 over what says which packages the course needs."""
-    text = b"".join((root / name).read_bytes().replace(b"\r\n", b"\n") for name in ("pyproject.toml", "constraints.txt"))
+    text = b"".join((root / name).read_bytes().replace(b"\r\n", b"\n") for name in PINNED_IN)
     return hashlib.sha256(text).hexdigest()
 
 
@@ -101,8 +102,8 @@ def _fits(folder: Path, bundle: dict) -> None:
     have, want = machine(), {key: bundle[key] for key in ("python", "platform")}
     if have != want:
         raise BundleError(f"The bundle in {folder} is for Python {want['python']} on {want['platform']}: this is Python {have['python']} on "
-                          f"{have['platform']}. Start the command with Python {want['python']} on such a machine, or make a bundle "
-                          "for this one, in another folder.")
+                          f"{have['platform']}. Delete the folder .venv if there is one and start the command with Python {want['python']} "
+                          "on such a machine, or make a bundle for this one, in another folder.")
 
 
 def _state(path: Path, entry: dict) -> str:
@@ -129,6 +130,8 @@ def make(folder: Path, kind: str = "instructor", torch_index: str | None = None,
     index for torch only. Raises BundleError, editions.EditionError, fetch.FetchError, each with the way to mend it.
     """
     folder = editions.outside(folder, root)
+    course = editions.edition(kind, root)
+    _same_pins(course, root)
     bundle = _begin(folder, torch_index, root)
     try:
         _keep_what_is_right(folder, bundle, say)
@@ -136,7 +139,7 @@ def make(folder: Path, kind: str = "instructor", torch_index: str | None = None,
         _packages(folder, bundle, python, root, say)
         weights = {_weights(folder, bundle, artifact, python, say) for artifact in artifacts}
         _drop_leftovers(folder, bundle, weights)
-        _course(folder, bundle, kind, root, say)
+        _course(folder, bundle, course, say)
         _put(folder, bundle, "README.txt", _readme(bundle).encode())
     except OSError as error:
         raise BundleError(f"Could not write to {folder} ({error.strerror or error}). Free some space or make it writable, {AGAIN}.") from error
@@ -149,6 +152,15 @@ def make(folder: Path, kind: str = "instructor", torch_index: str | None = None,
     return bundle
 
 
+def _same_pins(course: editions.Edition, root: Path) -> None:
+    """Raise BundleError where the packages to fetch are not those that the course in course.zip will ask for."""
+    held = {name: course.files[name].content if name in course.files else b"" for name in PINNED_IN}
+    changed = [name for name in PINNED_IN if held[name].replace(b"\r\n", b"\n") != (root / name).read_bytes().replace(b"\r\n", b"\n")]
+    if changed:
+        raise BundleError(f"{', '.join(changed)}: expected as in the last commit, which goes into course.zip, found changes. Commit them or take "
+                          "them back, then run the command again.")
+
+
 def _begin(folder: Path, torch_index: str | None, root: Path) -> dict:
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{folder} is a file: expected a new folder, an empty one, or a bundle to go on with.")
@@ -159,6 +171,8 @@ def _begin(folder: Path, torch_index: str | None, root: Path) -> dict:
         _fits(folder, bundle)
     source = {"pins": pins(root), "torch_index": torch_index}
     if bundle is None or {key: bundle.get(key) for key in source} != source:
+        if bundle and (torch_index or bundle.get("torch_index")):
+            _drop_torch(folder, bundle)
         bundle = {"format": FORMAT, "complete": False, **machine(), **source, "plan": None, "files": bundle["files"] if bundle else {}}
     (folder / "wheels").mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".part-*"):
@@ -194,6 +208,13 @@ def _drop(folder: Path, bundle: dict, name: str) -> None:
     _save(folder, bundle)
 
 
+def _drop_torch(folder: Path, bundle: dict) -> None:
+    """Forget a torch of another index or version, which would pass for the wanted one. What came with it is in no later plan and goes too."""
+    bundle["complete"] = False
+    for name in [name for name, entry in bundle["files"].items() if _name(entry.get("for", "")) == "torch"]:
+        _drop(folder, bundle, name)
+
+
 def _need_disk(folder: Path, bundle: dict, need_gb: float) -> None:
     need = need_gb - sum(entry["bytes"] for entry in bundle["files"].values()) / 1e9
     free = shutil.disk_usage(folder).free / 1e9
@@ -224,7 +245,7 @@ def _packages(folder: Path, bundle: dict, python: str, root: Path, say: Say) -> 
         say("Fetching torch from its own index …")
         _wheels(folder, bundle, python, root, ["--index-url", bundle["torch_index"]], [_pinned("torch", root)])
     if bundle["plan"] is None:
-        say("Asking pip which packages the course needs …")
+        say("Asking pip which packages the course needs; this can take some minutes …")
         bundle["plan"] = _plan(folder, python, root)
     if bundle["torch_index"]:  # only the plan knows its whole version, such as 2.13.0+cpu
         _held(bundle, "torch")["for"] = next(r for r in bundle["plan"] if _name(r) == "torch")
@@ -314,10 +335,10 @@ def _weights(folder: Path, bundle: dict, artifact: fetch.Artifact, python: str, 
     return name
 
 
-def _course(folder: Path, bundle: dict, kind: str, root: Path, say: Say) -> None:
+def _course(folder: Path, bundle: dict, made: editions.Edition, say: Say) -> None:
     """course.zip, equal to the byte for equal files."""
-    made = editions.edition(kind, root)
-    say(f"The course, edition {kind}: {made.origin}.")
+    label = json.loads(made.files["edition.json"].content)
+    say(f"The course, edition {label['edition']}: {made.origin}.")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, file in sorted(made.files.items()):
@@ -325,7 +346,7 @@ def _course(folder: Path, bundle: dict, kind: str, root: Path, say: Say) -> None
             info.external_attr = (0o755 if file.executable else 0o644) << 16
             archive.writestr(info, file.content, zipfile.ZIP_DEFLATED)
     _put(folder, bundle, "course.zip", buffer.getvalue())
-    bundle["edition"] = json.loads(made.files["edition.json"].content)
+    bundle["edition"] = label
 
 
 def _readme(bundle: dict) -> str:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STUB = "raise NotImplementedError"
-FOR_MAKERS = ("tests/", ".ci/", "CONTRIBUTING.md", "labs/INSTRUCTOR.md")
+FOR_MAKERS = ("tests/", ".ci/", "CONTRIBUTING.md", "labs/INSTRUCTOR.md", "labs/GRADING.md")
 LEFT_OUT = {"student": (*FOR_MAKERS, "labs/solutions/"), "solution": FOR_MAKERS, "instructor": ()}
 KINDS = tuple(LEFT_OUT)
 ANSWER_HINT = re.compile(r"\s*<details><summary>Hint 3: .*?</details>", re.S)
@@ -84,20 +84,35 @@ def write(kind: str, folder: Path, force: bool = False, root: Path = ROOT) -> Ed
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.content)
             target.chmod(0o755 if file.executable else 0o644)
-        if full:
-            folder.replace(_free_name(folder))
-        elif folder.exists():
-            folder.rmdir()
-        fresh.replace(folder)
+        _swap(fresh, folder, keep=full)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return made
 
 
+def _swap(fresh: Path, folder: Path, keep: bool) -> None:
+    """Put `fresh` where `folder` is. What was there stands aside until then, and comes back when it fails."""
+    aside = _free_name(folder) if folder.exists() else None
+    if aside:
+        folder.replace(aside)
+    try:
+        fresh.replace(folder)
+    except BaseException:
+        if aside and not folder.exists():
+            aside.replace(folder)
+        raise
+    if aside and not keep:
+        aside.rmdir()
+
+
 def _label(root: Path) -> str:
     """Which edition lies in `root`; the course itself is as good as the instructor's."""
     path = root / "edition.json"
-    return json.loads(path.read_text(encoding="utf-8"))["edition"] if path.is_file() else "instructor"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["edition"] if path.is_file() else "instructor"
+    except (ValueError, LookupError, TypeError) as error:
+        raise EditionError(f"{path} is damaged: expected JSON with the key 'edition'. Take this file from the edition as you got it, then run "
+                           "the command again.") from error
 
 
 def outside(folder: Path, root: Path = ROOT) -> Path:
@@ -177,7 +192,14 @@ def _for_students(name: str, file: File) -> File:
         return File(_fewer_hints(file.content.decode("utf-8")).encode("utf-8"))
     if not (name.startswith("labs/") and name.endswith(".ipynb")):
         return file
-    notebook = json.loads(file.content)
+    try:
+        return File(_without_answers(name, json.loads(file.content)))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EditionError(f"{name} is not a whole notebook: expected JSON with cells, got {type(error).__name__}: {str(error)[:80]}. Bring the "
+                           "lab back as it came with the course, then make the edition again.") from error
+
+
+def _without_answers(name: str, notebook: dict) -> bytes:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
@@ -187,7 +209,7 @@ def _for_students(name: str, file: File) -> File:
             if cell["metadata"].get("nbgrader", {}).get("solution") and STUB not in source:
                 raise EditionError(f"{name}, cell {cell.get('id', '?')}, holds an answer: expected `{STUB}`, got {source.strip()[:60]!r}. "
                                    "Bring the lab back as it came with the course, then make the edition again.")
-    return File((json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def _fewer_hints(text: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 import classroom
 from classroom import LAB, cell
-from helpers.checks import causes, grading, process, watch
+from helpers.checks import causes, gradebook, grading, process, watch
 from helpers.checks.process import Limits
 
 RELEASED = grading.ROOT / "labs" / f"{LAB}.ipynb"
@@ -120,6 +120,7 @@ CHECK = "checks.lab01.exercise_4(rule)"
     (graded(CHECK, ""), 3.0, ["exercise 4: nbgrader gave 3 points, the check said nothing: look at the notebook by hand"]),
     (graded(CHECK, "Exercise 4: right. Good.\n3 of 3 points.\n"), 0.0, ["exercise 4: nbgrader gave 0 points, the check said 3: look at the notebook by hand"]),
     (graded(CHECK, "Exercise 4: right. Good.\n3 of 3 points.\n"), None, ["exercise 4: nbgrader gave no points, the check said 3: look at the notebook by hand"]),
+    (graded(CHECK, "1.1.1 of 2 points.\n"), 0.0, ["exercise 4: nbgrader gave 0 points, the check said nothing: look at the notebook by hand"]),
     (graded("assert rule", ""), 3.0, []),
     (graded(CHECK, "", error("MemoryError")), 0.0, ["exercise 4: asked for more memory than there is for grading (MemoryError)"]),
     (graded(CHECK, "", error("KeyboardInterrupt"), error("CellTimeoutError")), 0.0, ["exercise 4: took too long and was stopped"]),
@@ -254,6 +255,16 @@ def test_grading_one_again_keeps_the_rows_of_the_others(tmp_path):
     ("a\u202eb\x00c", "abc"), ("x" * 200, "x" * 139 + "…"), ("नमस्ते", "नमस्ते")])
 def test_texts_of_learners_are_made_harmless(text, line):
     assert causes.clean(text) == line
+
+
+# ---------------------------------------------------------------- the gradebook
+
+
+def test_a_graded_notebook_that_cannot_be_read_costs_nobody_a_row(tmp_path):
+    (tmp_path / "a.ipynb").write_bytes(b"<html>")
+    assert gradebook._told(tmp_path / "a.ipynb", {}) == ("the graded notebook can't be read: look at it by hand: ValueError: the file is not JSON, so it is no notebook",)
+    nbformat.write(graded(CHECK, "Exercise 4: right. Good.\n3 of 3 points.\n"), tmp_path / "b.ipynb")
+    assert gradebook._told(tmp_path / "b.ipynb", {"lab01_exercise_4": 3.0}) == ()
 
 
 # ---------------------------------------------------------------- the class's folder

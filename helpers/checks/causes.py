@@ -14,7 +14,7 @@ from typing import Any, Mapping
 
 import nbformat
 
-VERDICT = re.compile(r"^([\d.]+) of ([\d.]+) points\.$", re.M)  # the last line of a check
+VERDICT = re.compile(r"^([0-9]+(?:\.[0-9]+)?) of ([0-9]+(?:\.[0-9]+)?) points\.$", re.M)  # the last line of a check
 MINE = re.compile(r"checks\.lab\d\d\.exercise_\d+\(")  # a check of this course
 OURS = ("timestamp.txt", "submission_secret.txt")  # what `nbgrader submit` adds
 TRUNCATED = "... Output truncated ..."

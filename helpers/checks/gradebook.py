@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Mapping
 
 from . import causes, process
 from .process import Limits
@@ -121,5 +122,12 @@ def with_score(batch: Batch, row: Row) -> Row:
         if submission is None or not file.is_file():
             return replace(row, maximum=maximum, causes=("nbgrader could not read the graded notebook", *row.causes))
         points = {one.cell.name: one.auto_score for notebook in submission.notebooks for one in notebook.grades}
-        told = causes.after(causes.read(file), points)
-        return replace(row, score=float(submission.score), maximum=maximum, causes=row.causes + tuple(told))
+        return replace(row, score=float(submission.score), maximum=maximum, causes=row.causes + _told(file, points))
+
+
+def _told(file: Path, points: Mapping[str, float | None]) -> tuple[str, ...]:
+    """What a graded notebook tells. It raises nothing: a notebook of a kind that nobody thought of must not cost the others their rows."""
+    try:
+        return tuple(causes.after(causes.read(file), points))
+    except Exception as error:
+        return (f"the graded notebook can't be read: look at it by hand: {causes.clean(f'{type(error).__name__}: {error}')}",)

@@ -267,6 +267,88 @@ def test_a_graded_notebook_that_cannot_be_read_costs_nobody_a_row(tmp_path):
     assert gradebook._told(tmp_path / "b.ipynb", {"lab01_exercise_4": 3.0}) == ()
 
 
+@pytest.fixture
+def batch(tmp_path):
+    """A class whose gradebook holds 2 points of anna, and whose autograded folder her notebook; anna and bo were graded anew."""
+    from nbgrader.api import Gradebook
+
+    batch = grading.Batch(tmp_path / "course", LAB, tmp_path / "work", Limits())
+    for folder in (batch.course / "release" / LAB, batch.course / "autograded" / "anna" / LAB, batch.graded / "anna" / LAB, batch.graded / "bo" / LAB):
+        folder.mkdir(parents=True)
+        (folder / f"{LAB}.ipynb").write_text(f"{folder.parent.parent.name}")
+    with Gradebook(f"sqlite:///{batch.course / 'gradebook.db'}") as book:
+        book.add_assignment(LAB)
+        book.add_notebook(LAB, LAB)
+        book.add_grade_cell("one", LAB, LAB, max_score=3, cell_type="code")
+        book.update_or_create_student("anna")
+        book.add_submission(LAB, "anna")
+        book.find_grade("one", LAB, LAB, "anna").auto_score = 2
+        book.db.commit()
+    return batch
+
+
+def put_through(batch, *names, then=lambda: None, code=0):
+    """In place of nbgrader: what it leaves behind when it has taken in the notebooks of `names`."""
+    def run(command, folder, environment, limits, log):
+        log.write_text("Traceback\nOperationalError: disk full\n")
+        for name in set(names) & {one.name for one in batch.graded.iterdir()}:
+            place = batch.fresh / "autograded" / name / LAB
+            place.mkdir(parents=True)
+            (place / f"{LAB}.ipynb").write_text("new")
+        then()
+        return process.Ended(code, 1.0)
+    return run
+
+
+def held(batch) -> tuple:
+    """anna's points in the gradebook, and what her graded notebook holds."""
+    with gradebook.opened(batch.course / "gradebook.db") as book:
+        return book.find_submission(LAB, "anna").score, (batch.course / "autograded" / "anna" / LAB / f"{LAB}.ipynb").read_text()
+
+
+def test_a_second_stage_that_fails_or_is_stopped_changes_nothing(batch, monkeypatch):
+    monkeypatch.setattr(process, "run", put_through(batch, code=1))
+    with pytest.raises(grading.GradingError, match="expected nbgrader to write it, found: OperationalError: disk full. Fix: close Formgrader"):
+        gradebook.take_in(batch, ["anna", "bo"])
+    assert held(batch) == (2.0, "autograded")
+
+    def ctrl_c():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "run", put_through(batch, "anna", then=ctrl_c))
+    with pytest.raises(KeyboardInterrupt):
+        gradebook.take_in(batch, ["anna", "bo"])
+    assert held(batch) == (2.0, "autograded")
+
+
+def test_a_notebook_that_nbgrader_refuses_gets_no_score_and_the_others_get_theirs(batch, monkeypatch):
+    monkeypatch.setattr(process, "run", put_through(batch, "anna", code=1))
+    assert gradebook.take_in(batch, ["anna", "bo"]) == {"anna"} and held(batch) == (0.0, "new")
+    row = gradebook.with_score(batch, grading.Row("bo", None, 0), {"anna"})
+    assert (row.score, row.maximum, row.cause) == (None, 3.0, "not graded: nbgrader could not read the graded notebook")
+
+
+def test_points_given_by_hand_meanwhile_are_not_lost(batch, monkeypatch):
+    given = []
+
+    def by_hand():
+        if not given:
+            given.append(1)
+            with gradebook.opened(batch.course / "gradebook.db") as book:
+                book.find_grade("one", LAB, LAB, "anna").manual_score = 1.5
+                book.db.commit()
+
+    monkeypatch.setattr(process, "run", put_through(batch, "anna", then=by_hand))
+    assert gradebook.take_in(batch, ["anna"]) == {"anna"} and held(batch) == (1.5, "new")
+
+
+def test_a_gradebook_that_is_no_database_is_said_with_its_fix(tmp_path):
+    (tmp_path / "gradebook.db").write_text("no database " * 100)
+    with pytest.raises(grading.GradingError, match="gradebook.db: expected nbgrader's gradebook, free to use, found: .*not a database.* Fix: close Formgrader"):
+        with gradebook.opened(tmp_path / "gradebook.db") as book:
+            book.students
+
+
 # ---------------------------------------------------------------- the class's folder
 
 

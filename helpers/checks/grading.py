@@ -93,8 +93,8 @@ def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: L
             except BaseException:  # Ctrl-C: what has not begun never does
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        gradebook.take_in(batch)
-        return [gradebook.with_score(batch, row) for row in rows]
+        taken = gradebook.take_in(batch, [row.name for row in rows if row.maximum >= 0])
+        return [gradebook.with_score(batch, row, taken) for row in rows]
 
 
 def _ready(course: Path, assignment: str, students: Sequence[str]) -> list[str]:

@@ -136,7 +136,7 @@ def _run_one(batch: Batch, name: str) -> Row:
         if ended.code or ended.limit or not (own / batch.released.name).is_file():
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-200_000:]
             return Row(name, None, -1, (causes.stopped(log, ended.limit, _last_cell(folder)), *refused, *found.odd), ended.seconds)
-        _take(own, batch.graded / name / batch.assignment)
+        _take(own, batch.graded / name / batch.assignment, given, folder / "taken")
         return Row(name, None, 0, (*refused, *found.odd), ended.seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -177,12 +177,25 @@ def _last_cell(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _take(own: Path, target: Path) -> None:
-    """Move what was graded out of the throw-away folder; links are left behind."""
-    shutil.copytree(own, target, symlinks=True)
-    for path in target.rglob("*"):
-        if path.is_symlink():
-            path.unlink()
+def _take(own: Path, target: Path, given: Path, part: Path) -> None:
+    """Copy what was graded out of the throw-away folder, wholly or not at all, with the stamps that were handed in.
+
+    Links, pipes and what can't be read are left behind. `part` lies on the same disk as `target`.
+    """
+    shutil.copytree(own, part, ignore=_not_plain)
+    for stamp in causes.OURS:  # the learner's code may have written another time of handing in
+        (part / stamp).unlink(missing_ok=True)
+        if (given / stamp).is_file():
+            shutil.copyfile(given / stamp, part / stamp)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(target)
+
+
+def _not_plain(folder: str, names: list[str]) -> set[str]:
+    """The names that are no plain files or folders, or that can't be read; also folders named like nbgrader's stamps."""
+    paths = [Path(folder, name) for name in names]
+    return {p.name for p in paths if p.is_symlink() or not (p.is_file() or p.is_dir()) or not os.access(p, os.R_OK)
+            or (p.is_dir() and (p.name in causes.OURS or not os.access(p, os.X_OK)))}
 
 
 # ---------------------------------------------------------------- the table
@@ -208,12 +221,16 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def stored(table: Path) -> list[Row]:
-    """The rows of a table that was written as CSV; none where there is no file."""
+    """The rows of a table that was written as CSV; none where there is no file. Raises GradingError for another kind of file."""
     if not table.is_file():
         return []
-    with open(table, encoding="utf-8", newline="") as stream:
-        return [Row(row["name"], float(row["score"]) if row["score"] else None, float(row["maximum"]), (row["cause"].removeprefix(REFUSED),),
-                    float(row["seconds"])) for row in csv.DictReader(stream)]
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as stream:
+            return [Row(row["name"], float(row["score"]) if row["score"] else None, float(row["maximum"]), (row["cause"].removeprefix(REFUSED),),
+                        float(row["seconds"])) for row in csv.DictReader(stream)]
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise GradingError(f"{table}: expected the table that grading wrote, found another form "
+                           f"({causes.clean(repr(error), 80)}). Fix: move it away.") from error
 
 
 def _write(target: Path, rows: Sequence[Row]) -> None:
@@ -255,8 +272,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.course}: ready for {', '.join(new(options.course, options.labs, options.exchange))}")
             return 0
         limits = Limits(options.cell_seconds, options.minutes * 60, options.memory_gb)
-        rows = grade(options.course, options.assignment, options.student, limits, options.jobs, lambda line: print(line, flush=True))
         target = (options.out or options.course / "results") / options.assignment
+        stored(target.with_name(target.name + ".csv"))  # an earlier table that can't be read is said now, not after hours
+        rows = grade(options.course, options.assignment, options.student, limits, options.jobs, lambda line: print(line, flush=True))
+        print(markdown(rows))
         _write(target, rows)
     except ImportError as error:
         print(f"Stopped: expected nbgrader, found {error}. Fix: pip install -c constraints.txt -e .[classroom]")
@@ -264,7 +283,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (GradingError, OSError) as error:
         print(f"Stopped: {error}")
         return 1
-    print(markdown(rows))
     print(f"{len(rows)} submissions, {sum(row.score is None for row in rows)} of them not graded. Written to {target}.csv and .md")
     return 0
 

@@ -190,6 +190,7 @@ NETWORK = "import urllib.request\nurllib.request.urlopen('http://example.org/ans
 OUTSIDE = "from pathlib import Path\nPath.home().joinpath('grading-escaped.txt').write_text('out')"
 GONE = "import os\nos._exit(1)"
 FLOOD = "for number in range(100_000):\n    print('spam', number)"
+FORGED = "checks.lab01.exercise_5 = lambda *_: print('1.1.1 of 2 points.')"
 
 HANDED_IN = {
     "a_endless_loop": HandedIn(put(2, ENDLESS), 10, "exercise 2: took too long and was stopped"),
@@ -210,6 +211,7 @@ HANDED_IN = {
     "not_json": HandedIn(as_text("<html>please log in</html>"), None, "the file is not JSON"),
     "output_flood": HandedIn(put(5, FLOOD, before=True), FULL, "exercise 5: its output was cut"),
     "partly": HandedIn(save(partly), 6, "exercise 1: 0 of 2; not yet right. You hold the share against the target."),
+    "points_forged": HandedIn(put(5, FORGED, before=True), FULL, "exercise 5: nbgrader gave 2 points, the check said nothing: look at the notebook by hand"),
     "renamed": HandedIn(renamed, FULL, f"the file was named {LAB} (1).ipynb; graded as {LAB}.ipynb"),
     "stub_untouched": HandedIn(untouched, 0, "exercise 1: not attempted"),
     "syntax_error": HandedIn(put(4, "def rule(a)\n    return 'prompt'"), 10, "exercise 4: SyntaxError"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 
 import classroom
 from classroom import LAB, cell
-from helpers.checks import causes, grading, process, watch
+from helpers.checks import causes, gradebook, grading, process, watch
 from helpers.checks.process import Limits
 
 RELEASED = grading.ROOT / "labs" / f"{LAB}.ipynb"
@@ -62,6 +61,12 @@ def test_a_submission_without_anything_odd_has_no_cause(folder, solved):
 def test_a_file_that_is_no_notebook_is_refused_with_its_cause(folder, content, cause):
     (folder / f"{LAB}.ipynb").write_bytes(content)
     assert causes.before(folder, RELEASED).refused.startswith(cause)
+
+
+def test_a_notebook_that_is_too_large_is_not_read(folder):
+    with open(folder / f"{LAB}.ipynb", "wb") as stream:
+        stream.truncate(60_000_000)
+    assert causes.before(folder, RELEASED).refused == "the file is too large: expected at most 50 MB, found 60 MB"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right of their own")
@@ -120,6 +125,7 @@ CHECK = "checks.lab01.exercise_4(rule)"
     (graded(CHECK, ""), 3.0, ["exercise 4: nbgrader gave 3 points, the check said nothing: look at the notebook by hand"]),
     (graded(CHECK, "Exercise 4: right. Good.\n3 of 3 points.\n"), 0.0, ["exercise 4: nbgrader gave 0 points, the check said 3: look at the notebook by hand"]),
     (graded(CHECK, "Exercise 4: right. Good.\n3 of 3 points.\n"), None, ["exercise 4: nbgrader gave no points, the check said 3: look at the notebook by hand"]),
+    (graded(CHECK, "1.1.1 of 2 points.\n"), 0.0, ["exercise 4: nbgrader gave 0 points, the check said nothing: look at the notebook by hand"]),
     (graded("assert rule", ""), 3.0, []),
     (graded(CHECK, "", error("MemoryError")), 0.0, ["exercise 4: asked for more memory than there is for grading (MemoryError)"]),
     (graded(CHECK, "", error("KeyboardInterrupt"), error("CellTimeoutError")), 0.0, ["exercise 4: took too long and was stopped"]),
@@ -249,11 +255,121 @@ def test_grading_one_again_keeps_the_rows_of_the_others(tmp_path):
     assert (tmp_path / "lab.md").read_text(encoding="utf-8").count("\n") == 5 and not list(tmp_path.glob("*.part"))
 
 
+def test_a_table_of_another_form_is_refused_before_anything_runs(tmp_path, capsys, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / f"{LAB}.csv").write_text("name;score;maximum\nanna;1,5;2\n")
+    assert grading.main(["grade", str(tmp_path), LAB]) == 1
+    assert "expected the table that grading wrote, found another form" in capsys.readouterr().out
+
+
+def test_a_table_that_cannot_be_written_was_printed_before(tmp_path, capsys, monkeypatch):
+    def held_open(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(grading, "grade", lambda *_: ROWS)
+    monkeypatch.setattr(os, "replace", held_open)
+    assert grading.main(["grade", str(tmp_path), LAB]) == 1
+    told = capsys.readouterr().out
+    assert "| anna | 11.5 | 13 |" in told and "Stopped: [Errno 13]" in told
+
+
 @pytest.mark.parametrize("text, line", [
     ("=HYPERLINK(1)", "HYPERLINK(1)"), ("a | b\nc", "a b c"), ("<script>`x`</script>", "scriptx/script"), ("\x1b[0;31mred\x1b[0m", "red"),
     ("a\u202eb\x00c", "abc"), ("x" * 200, "x" * 139 + "…"), ("नमस्ते", "नमस्ते")])
 def test_texts_of_learners_are_made_harmless(text, line):
     assert causes.clean(text) == line
+
+
+# ---------------------------------------------------------------- the gradebook
+
+
+def test_a_graded_notebook_that_cannot_be_read_costs_nobody_a_row(tmp_path):
+    (tmp_path / "a.ipynb").write_bytes(b"<html>")
+    assert gradebook._told(tmp_path / "a.ipynb", {}) == ("the graded notebook can't be read: look at it by hand: ValueError: the file is not JSON, so it is no notebook",)
+    nbformat.write(graded(CHECK, "Exercise 4: right. Good.\n3 of 3 points.\n"), tmp_path / "b.ipynb")
+    assert gradebook._told(tmp_path / "b.ipynb", {"lab01_exercise_4": 3.0}) == ()
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """A class whose gradebook holds 2 points of anna, and whose autograded folder her notebook; anna and bo were graded anew."""
+    from nbgrader.api import Gradebook
+
+    batch = grading.Batch(tmp_path / "course", LAB, tmp_path / "work", Limits())
+    for folder in (batch.course / "release" / LAB, batch.course / "autograded" / "anna" / LAB, batch.graded / "anna" / LAB, batch.graded / "bo" / LAB):
+        folder.mkdir(parents=True)
+        (folder / f"{LAB}.ipynb").write_text(f"{folder.parent.parent.name}")
+    with Gradebook(f"sqlite:///{batch.course / 'gradebook.db'}") as book:
+        book.add_assignment(LAB)
+        book.add_notebook(LAB, LAB)
+        book.add_grade_cell("one", LAB, LAB, max_score=3, cell_type="code")
+        book.update_or_create_student("anna")
+        book.add_submission(LAB, "anna")
+        book.find_grade("one", LAB, LAB, "anna").auto_score = 2
+        book.db.commit()
+    return batch
+
+
+def put_through(batch, *names, then=lambda: None, code=0):
+    """In place of nbgrader: what it leaves behind when it has taken in the notebooks of `names`."""
+    def run(command, folder, environment, limits, log):
+        log.write_text("Traceback\nOperationalError: disk full\n")
+        for name in set(names) & {one.name for one in batch.graded.iterdir()}:
+            place = batch.fresh / "autograded" / name / LAB
+            place.mkdir(parents=True)
+            (place / f"{LAB}.ipynb").write_text("new")
+        then()
+        return process.Ended(code, 1.0)
+    return run
+
+
+def held(batch) -> tuple:
+    """anna's points in the gradebook, and what her graded notebook holds."""
+    with gradebook.opened(batch.course / "gradebook.db") as book:
+        return book.find_submission(LAB, "anna").score, (batch.course / "autograded" / "anna" / LAB / f"{LAB}.ipynb").read_text()
+
+
+def test_a_second_stage_that_fails_or_is_stopped_changes_nothing(batch, monkeypatch):
+    monkeypatch.setattr(process, "run", put_through(batch, code=1))
+    with pytest.raises(grading.GradingError, match="expected nbgrader to write it, found: OperationalError: disk full. Fix: close Formgrader"):
+        gradebook.take_in(batch, ["anna", "bo"])
+    assert held(batch) == (2.0, "autograded")
+
+    def ctrl_c():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "run", put_through(batch, "anna", then=ctrl_c))
+    with pytest.raises(KeyboardInterrupt):
+        gradebook.take_in(batch, ["anna", "bo"])
+    assert held(batch) == (2.0, "autograded")
+
+
+def test_a_notebook_that_nbgrader_refuses_gets_no_score_and_the_others_get_theirs(batch, monkeypatch):
+    monkeypatch.setattr(process, "run", put_through(batch, "anna", code=1))
+    assert gradebook.take_in(batch, ["anna", "bo"]) == {"anna"} and held(batch) == (0.0, "new")
+    row = gradebook.with_score(batch, grading.Row("bo", None, 0), {"anna"})
+    assert (row.score, row.maximum, row.cause) == (None, 3.0, "not graded: nbgrader could not read the graded notebook")
+
+
+def test_points_given_by_hand_meanwhile_are_not_lost(batch, monkeypatch):
+    given = []
+
+    def by_hand():
+        if not given:
+            given.append(1)
+            with gradebook.opened(batch.course / "gradebook.db") as book:
+                book.find_grade("one", LAB, LAB, "anna").manual_score = 1.5
+                book.db.commit()
+
+    monkeypatch.setattr(process, "run", put_through(batch, "anna", then=by_hand))
+    assert gradebook.take_in(batch, ["anna"]) == {"anna"} and held(batch) == (1.5, "new")
+
+
+def test_a_gradebook_that_is_no_database_is_said_with_its_fix(tmp_path):
+    (tmp_path / "gradebook.db").write_text("no database " * 100)
+    with pytest.raises(grading.GradingError, match="gradebook.db: expected nbgrader's gradebook, free to use, found: .*not a database.* Fix: close Formgrader"):
+        with gradebook.opened(tmp_path / "gradebook.db") as book:
+            book.students
 
 
 # ---------------------------------------------------------------- the class's folder
@@ -313,10 +429,26 @@ def test_the_throw_away_folder_holds_the_submission_and_the_data_and_no_solution
     assert "BEGIN SOLUTION" not in "".join(files.values()) and "anna" not in "".join(files)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes of this kind")
+def test_what_was_graded_is_taken_without_pipes_and_links_and_with_the_time_of_handing_in(tmp_path):
+    own, given, target = tmp_path / "own", tmp_path / "given", tmp_path / "graded" / "anna" / LAB
+    for folder in (own / "data", given):
+        folder.mkdir(parents=True)
+    for path in (own / "a.ipynb", own / "data" / "b.csv", own / "submission_secret.txt"):
+        path.write_text("mine")
+    (own / "timestamp.txt").write_text("1999-01-01")
+    (given / "timestamp.txt").write_text("2026-01-01")
+    os.mkfifo(own / "pipe")
+    (own / "link").symlink_to(given)
+    grading._take(own, target, given, tmp_path / "taken")
+    assert {p.relative_to(target).as_posix() for p in target.rglob("*")} == {"a.ipynb", "data", "data/b.csv", "timestamp.txt"}
+    assert (target / "timestamp.txt").read_text() == "2026-01-01"
+
+
 def test_what_a_grading_process_sees(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "x")
     monkeypatch.setenv("https_proxy", "http://proxy")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     seen = grading._environment(tmp_path)
     assert "MY_API_KEY" not in seen and "https_proxy" not in seen and seen["PYTHONPATH"].split(os.pathsep) == [str(grading.ROOT), "/elsewhere"]
-    assert seen["COURSE_PROGRESS"] == "off" and json.loads(json.dumps(seen)) == seen
+    assert seen["COURSE_PROGRESS"] == "off"

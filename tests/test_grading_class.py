@@ -1,4 +1,4 @@
-"""A class graded from end to end with nbgrader: release, fetch, submit, collect, autograde, feedback; 21 submissions, most of them odd."""
+"""A class graded from end to end with nbgrader: release, fetch, submit, collect, autograde, feedback; 22 submissions, most of them odd."""
 
 from __future__ import annotations
 

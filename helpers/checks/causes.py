@@ -14,9 +14,10 @@ from typing import Any, Mapping
 
 import nbformat
 
-VERDICT = re.compile(r"^([\d.]+) of ([\d.]+) points\.$", re.M)  # the last line of a check
+VERDICT = re.compile(r"^([0-9]+(?:\.[0-9]+)?) of ([0-9]+(?:\.[0-9]+)?) points\.$", re.M)  # the last line of a check
 MINE = re.compile(r"checks\.lab\d\d\.exercise_\d+\(")  # a check of this course
 OURS = ("timestamp.txt", "submission_secret.txt")  # what `nbgrader submit` adds
+LARGEST = 50_000_000  # bytes of a notebook
 TRUNCATED = "... Output truncated ..."
 
 
@@ -56,6 +57,8 @@ def cells_by_id(notebook: Any) -> dict[str, Any]:
 
 def read(path: Path) -> Any:
     """A notebook. Raises ValueError with the cause in words."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"the file is too large: expected at most {LARGEST / 1e6:.0f} MB, found {size / 1e6:.0f} MB")
     raw = path.read_bytes()
     if not raw.strip():
         raise ValueError("the file is empty")
@@ -218,7 +221,7 @@ def watched(file: Path) -> list[str]:
 
 def stopped(log: str, limit: str, cell: Mapping[str, Any]) -> str:
     """Why there is no graded notebook. `log`: what nbgrader printed. `limit`: `time`, `memory` or nothing. `cell`: the one that ran last."""
-    where = f" in {called(cell['grade_id'])}" if cell.get("grade_id") else f" in cell {cell['cell']}" if cell.get("cell") else ""
+    where = f" in {called(cell['grade_id'])}" if cell.get("grade_id") else f" in cell {clean(cell['cell'], 10)}" if cell.get("cell") else ""
     if limit == "time":
         return f"the whole submission took too long and was stopped{where}"
     if limit == "memory":

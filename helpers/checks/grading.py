@@ -17,22 +17,19 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-from . import causes, process, watch
+from . import causes, gradebook, process, watch
+from .gradebook import AUTOGRADE, REFUSED, Batch, GradingError, Row
 from .process import Limits
 
 ROOT = Path(__file__).parents[2]
 COURSE_ID = "fine-tuning"
 LEARNER = "learner"  # everybody's name in the throw-away folder
-AUTOGRADE = (sys.executable, "-m", "nbgrader", "autograde")
-REFUSED = "not graded: "
 PRIVATE = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|_PROXY$", re.I)
 CONFIG = f'''c = get_config()
 c.CourseDirectory.course_id = "{COURSE_ID}"
@@ -48,49 +45,6 @@ c.OverwriteCells.add_missing_cells = {restore}
 from helpers.checks import watch
 c.Execute.on_cell_start = watch.tell_cell
 '''
-NO_CODE = {"sanitize_preprocessors": ("DeduplicateIds", "OverwriteKernelspec", "OverwriteCells", "CheckCellMetadata"),
-           "autograde_preprocessors": ("IgnorePattern", "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata")}
-
-
-class GradingError(Exception):
-    """The class can't be graded; the text says what to mend."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One submission. `score` is None where it was not graded; `causes` are what stood out; `seconds` it took."""
-
-    name: str
-    score: float | None
-    maximum: float
-    causes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def cause(self) -> str:
-        return (REFUSED if self.score is None else "") + ("; ".join(self.causes) or "all checks passed")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What all submissions of one assignment share. `blank`: a gradebook with the assignment and nobody in it."""
-
-    course: Path
-    assignment: str
-    work: Path
-    limits: Limits
-
-    @property
-    def blank(self) -> Path:
-        return self.work / "blank.db"
-
-    @property
-    def graded(self) -> Path:
-        return self.work / "graded"
-
-    @property
-    def released(self) -> Path:
-        return next(iter(sorted((self.course / "release" / self.assignment).glob("*.ipynb"))))
 
 
 # ---------------------------------------------------------------- a class
@@ -131,7 +85,7 @@ def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: L
     names = _ready(course, assignment, students)
     with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as folder:
         batch = Batch(course, assignment, Path(folder).resolve(), limits)
-        _blank_gradebook(course, batch.blank)
+        gradebook.blank(course, batch.blank)
         with ThreadPoolExecutor(jobs) as pool:
             work = [pool.submit(_one, batch, name, say) for name in names]
             try:
@@ -139,8 +93,8 @@ def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: L
             except BaseException:  # Ctrl-C: what has not begun never does
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        _into_gradebook(batch)
-        return [_with_score(batch, row) for row in rows]
+        taken = gradebook.take_in(batch, [row.name for row in rows if row.maximum >= 0])
+        return [gradebook.with_score(batch, row, taken) for row in rows]
 
 
 def _ready(course: Path, assignment: str, students: Sequence[str]) -> list[str]:
@@ -154,19 +108,6 @@ def _ready(course: Path, assignment: str, students: Sequence[str]) -> list[str]:
         raise GradingError(f"submitted/: expected work of {', '.join(absent)}, found none. "
                            f"Fix: run: nbgrader collect {assignment}, or put files into submitted/NAME/{assignment}/")
     return [name for name in there if not students or name in students]
-
-
-def _blank_gradebook(course: Path, target: Path) -> None:
-    """A copy of the gradebook with the assignments and without people, also not in the file's unused pages."""
-    from nbgrader.api import Gradebook
-
-    shutil.copyfile(course / "gradebook.db", target)
-    with Gradebook(f"sqlite:///{target}") as book:
-        for student in [student.id for student in book.students]:
-            book.remove_student(student)
-    with sqlite3.connect(target) as connection:
-        connection.execute("VACUUM")
-    connection.close()
 
 
 # ---------------------------------------------------------------- one submission
@@ -195,7 +136,7 @@ def _run_one(batch: Batch, name: str) -> Row:
         if ended.code or ended.limit or not (own / batch.released.name).is_file():
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-200_000:]
             return Row(name, None, -1, (causes.stopped(log, ended.limit, _last_cell(folder)), *refused, *found.odd), ended.seconds)
-        _take(own, batch.graded / name / batch.assignment)
+        _take(own, batch.graded / name / batch.assignment, given, folder / "taken")
         return Row(name, None, 0, (*refused, *found.odd), ended.seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -236,68 +177,25 @@ def _last_cell(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _take(own: Path, target: Path) -> None:
-    """Move what was graded out of the throw-away folder; links are left behind."""
-    shutil.copytree(own, target, symlinks=True)
-    for path in target.rglob("*"):
-        if path.is_symlink():
-            path.unlink()
+def _take(own: Path, target: Path, given: Path, part: Path) -> None:
+    """Copy what was graded out of the throw-away folder, wholly or not at all, with the stamps that were handed in.
 
-
-# ---------------------------------------------------------------- the gradebook
-
-
-def _into_gradebook(batch: Batch) -> None:
-    """nbgrader takes the graded notebooks into the class's folder and gradebook. No code of a learner runs here.
-
-    It puts points and checks back once more from its own copy, and counts them from the outputs.
+    Links, pipes and what can't be read are left behind. `part` lies on the same disk as `target`.
     """
-    if not batch.graded.is_dir():
-        return
-    _forget_scores(batch)
-    settings = [f"--Autograde.{trait}=nbgrader.preprocessors.{name}" for trait, names in NO_CODE.items() for name in names]
-    command = [*AUTOGRADE, batch.assignment, "--force", f"--CourseDirectory.submitted_directory={batch.graded}",
-               "--OverwriteCells.add_missing_cells=False", *settings]
-    log, count = batch.work / "gradebook.txt", len(list(batch.graded.iterdir()))
-    ended = process.run(command, batch.course, dict(os.environ), replace(batch.limits, seconds=120 + 20 * count), log)
-    if ended.limit or (ended.code and not list((batch.course / "autograded").glob(f"*/{batch.assignment}"))):
-        raise GradingError(f"nbgrader could not write the gradebook: {log.read_text(encoding='utf-8', errors='replace')[-1500:]}")
+    shutil.copytree(own, part, ignore=_not_plain)
+    for stamp in causes.OURS:  # the learner's code may have written another time of handing in
+        (part / stamp).unlink(missing_ok=True)
+        if (given / stamp).is_file():
+            shutil.copyfile(given / stamp, part / stamp)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(target)
 
 
-def _forget_scores(batch: Batch) -> None:
-    """The automatic points of an earlier run go, so that none of them stays where a check is missing now. What people gave stays."""
-    from nbgrader.api import Gradebook, MissingEntry
-
-    with Gradebook(f"sqlite:///{batch.course / 'gradebook.db'}") as book:
-        for folder in batch.graded.iterdir():
-            try:
-                for notebook in book.find_submission(batch.assignment, folder.name).notebooks:
-                    for one in notebook.grades:
-                        one.auto_score = None
-            except MissingEntry:
-                pass
-        book.db.commit()
-
-
-def _with_score(batch: Batch, row: Row) -> Row:
-    """The row with nbgrader's score and what the graded notebook tells."""
-    from nbgrader.api import Gradebook, MissingEntry
-
-    with Gradebook(f"sqlite:///{batch.course / 'gradebook.db'}") as book:
-        maximum = float(book.find_assignment(batch.assignment).max_score)
-        try:
-            submission = book.find_submission(batch.assignment, row.name)
-        except MissingEntry:
-            submission = None
-        if row.maximum < 0:
-            old = ("the gradebook still holds the score of an earlier submission",) if submission and submission.score else ()
-            return replace(row, maximum=maximum, causes=row.causes + old)
-        file = batch.course / "autograded" / row.name / batch.assignment / batch.released.name
-        if submission is None or not file.is_file():
-            return replace(row, maximum=maximum, causes=("nbgrader could not read the graded notebook", *row.causes))
-        points = {one.cell.name: one.auto_score for notebook in submission.notebooks for one in notebook.grades}
-        told = causes.after(causes.read(file), points)
-        return replace(row, score=float(submission.score), maximum=maximum, causes=row.causes + tuple(told))
+def _not_plain(folder: str, names: list[str]) -> set[str]:
+    """The names that are no plain files or folders, or that can't be read; also folders named like nbgrader's stamps."""
+    paths = [Path(folder, name) for name in names]
+    return {p.name for p in paths if p.is_symlink() or not (p.is_file() or p.is_dir()) or not os.access(p, os.R_OK)
+            or (p.is_dir() and (p.name in causes.OURS or not os.access(p, os.X_OK)))}
 
 
 # ---------------------------------------------------------------- the table
@@ -323,12 +221,16 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def stored(table: Path) -> list[Row]:
-    """The rows of a table that was written as CSV; none where there is no file."""
+    """The rows of a table that was written as CSV; none where there is no file. Raises GradingError for another kind of file."""
     if not table.is_file():
         return []
-    with open(table, encoding="utf-8", newline="") as stream:
-        return [Row(row["name"], float(row["score"]) if row["score"] else None, float(row["maximum"]), (row["cause"].removeprefix(REFUSED),),
-                    float(row["seconds"])) for row in csv.DictReader(stream)]
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as stream:
+            return [Row(row["name"], float(row["score"]) if row["score"] else None, float(row["maximum"]), (row["cause"].removeprefix(REFUSED),),
+                        float(row["seconds"])) for row in csv.DictReader(stream)]
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise GradingError(f"{table}: expected the table that grading wrote, found another form "
+                           f"({causes.clean(repr(error), 80)}). Fix: move it away.") from error
 
 
 def _write(target: Path, rows: Sequence[Row]) -> None:
@@ -370,8 +272,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.course}: ready for {', '.join(new(options.course, options.labs, options.exchange))}")
             return 0
         limits = Limits(options.cell_seconds, options.minutes * 60, options.memory_gb)
-        rows = grade(options.course, options.assignment, options.student, limits, options.jobs, lambda line: print(line, flush=True))
         target = (options.out or options.course / "results") / options.assignment
+        stored(target.with_name(target.name + ".csv"))  # an earlier table that can't be read is said now, not after hours
+        rows = grade(options.course, options.assignment, options.student, limits, options.jobs, lambda line: print(line, flush=True))
+        print(markdown(rows))
         _write(target, rows)
     except ImportError as error:
         print(f"Stopped: expected nbgrader, found {error}. Fix: pip install -c constraints.txt -e .[classroom]")
@@ -379,7 +283,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (GradingError, OSError) as error:
         print(f"Stopped: {error}")
         return 1
-    print(markdown(rows))
     print(f"{len(rows)} submissions, {sum(row.score is None for row in rows)} of them not graded. Written to {target}.csv and .md")
     return 0
 

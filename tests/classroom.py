@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterator
 
 import nbformat
 
-from helpers.checks import grading
+from helpers.checks import gradebook, grading
 
 LAB = "01_when_to_fine_tune"
 SOLUTION = grading.ROOT / "labs" / "solutions" / f"{LAB}.ipynb"
@@ -55,6 +55,7 @@ def at_home(folder: Path) -> Iterator[None]:
     """Jupyter's own folders lie in `folder`: nothing of this machine's user is read or written."""
     old = dict(os.environ)
     os.environ.update(JUPYTER_DATA_DIR=str(folder / "data"), JUPYTER_CONFIG_DIR=str(folder / "config"), JUPYTER_RUNTIME_DIR=str(folder / "run"))
+    gradebook.find_tools()
     try:
         yield
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -293,13 +295,11 @@ def test_a_graded_notebook_that_cannot_be_read_costs_nobody_a_row(tmp_path):
 @pytest.fixture
 def batch(tmp_path):
     """A class whose gradebook holds 2 points of anna, and whose autograded folder her notebook; anna and bo were graded anew."""
-    from nbgrader.api import Gradebook
-
     batch = grading.Batch(tmp_path / "course", LAB, tmp_path / "work", Limits())
     for folder in (batch.course / "release" / LAB, batch.course / "autograded" / "anna" / LAB, batch.graded / "anna" / LAB, batch.graded / "bo" / LAB):
         folder.mkdir(parents=True)
         (folder / f"{LAB}.ipynb").write_text(f"{folder.parent.parent.name}")
-    with Gradebook(f"sqlite:///{batch.course / 'gradebook.db'}") as book:
+    with gradebook.opened(batch.course / "gradebook.db") as book:
         book.add_assignment(LAB)
         book.add_notebook(LAB, LAB)
         book.add_grade_cell("one", LAB, LAB, max_score=3, cell_type="code")
@@ -452,3 +452,18 @@ def test_what_a_grading_process_sees(tmp_path, monkeypatch):
     seen = grading._environment(tmp_path)
     assert "MY_API_KEY" not in seen and "https_proxy" not in seen and seen["PYTHONPATH"].split(os.pathsep) == [str(grading.ROOT), "/elsewhere"]
     assert seen["COURSE_PROGRESS"] == "off"
+
+
+def test_nbgraders_tools_are_found_in_an_environment_that_is_not_activated(monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join(["/usr/bin", "/bin"]))
+    gradebook.find_tools()
+    gradebook.find_tools()
+    scripts = str(Path(sys.executable).parent)
+    assert os.environ["PATH"].split(os.pathsep) == [scripts, "/usr/bin", "/bin"]
+    assert shutil.which("alembic"), "nbgrader starts it by its name"
+
+
+def test_jobs_below_one_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        grading.main(["grade", str(tmp_path), "01_when_to_fine_tune", "--jobs", "0"])
+    assert "--jobs: expected 1 or more, found 0" in capsys.readouterr().err

@@ -67,12 +67,20 @@ class Batch:
         return next(iter(sorted((self.course / "release" / self.assignment).glob("*.ipynb"))))
 
 
+def find_tools() -> None:
+    """nbgrader starts `alembic` by its name: put it on the PATH, for an environment that was not activated."""
+    scripts, paths = str(Path(sys.executable).parent), os.environ.get("PATH", "").split(os.pathsep)
+    if scripts not in paths:
+        os.environ["PATH"] = os.pathsep.join([scripts, *filter(None, paths)])
+
+
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Any]:
     """nbgrader's Gradebook of a file. Raises GradingError where the database is locked or broken."""
     from nbgrader.api import Gradebook
     from sqlalchemy.exc import SQLAlchemyError
 
+    find_tools()
     try:
         with Gradebook(f"sqlite:///{file}") as book:
             yield book

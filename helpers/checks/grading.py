@@ -265,6 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions at the same time (default %(default)s)")
     run.add_argument("--out", type=Path, metavar="DIR", help="where the table goes (default: DIR/results)")
     options = parser.parse_args(arguments)
+    if options.command == "grade" and options.jobs < 1:
+        parser.error(f"--jobs: expected 1 or more, found {options.jobs}")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     try:

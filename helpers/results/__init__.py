@@ -6,6 +6,7 @@ with, so a reader can judge it and a test can see that it is stale.
 
 from .costs import COSTS, CostsRecipe
 from .difficulty import DIFFICULTY, Recipe
+from .matrix import MATRIX, Cell
 from .overfit import OVERFIT, Overfit
 from .prompts import PROMPTS, PromptRecipe
 from .reading import READING, ReadingRecipe
@@ -15,10 +16,10 @@ from .slowdown import SLOWDOWN, Slowdown
 from .speed import SPEED, SpeedRecipe
 from .tuning import TUNING, Tuning
 
-FAMILIES = {family.name: family for family in (COSTS, DIFFICULTY, OVERFIT, PROMPTS, READING, SCALE, SLOWDOWN, SPEED, TUNING)}
+FAMILIES = {family.name: family for family in (COSTS, DIFFICULTY, MATRIX, OVERFIT, PROMPTS, READING, SCALE, SLOWDOWN, SPEED, TUNING)}
 
 __all__ = [
-    "COSTS", "DIFFICULTY", "FAMILIES", "OVERFIT", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "SPEED", "TUNING", "CostsRecipe", "Family", "Overfit",
+    "COSTS", "DIFFICULTY", "FAMILIES", "MATRIX", "OVERFIT", "PROMPTS", "READING", "SCALE", "SLOWDOWN", "SPEED", "TUNING", "Cell", "CostsRecipe", "Family", "Overfit",
     "PromptRecipe", "ReadingRecipe", "Recipe", "ScaleRecipe", "Slowdown", "SpeedRecipe", "Tuning", "data_hash", "interval", "listed", "provenance",
     "read", "share", "store",
 ]

@@ -24,6 +24,7 @@ EPOCHS = {"answer": 2, "reply": 2}
 SHOTS = {"answer": 8, "reply": 1}  # solved examples of the untrained techniques, as lessons 02 and 03 chose them
 ANSWER_TOKENS = {"answer": 24, "reply": 160}
 LONGEST = 800
+SAID = 12  # answers that a row keeps, to the first rows of its split
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     """Train where the technique trains, then answer the rows of its split; one row of results.
 
     `score` is [estimate, low, high, rows] at 95 %: of `answer` the share of right answers, of `reply` the mean share of style rules kept;
-    `each` has the score of every row. More of `answer`: by kind, `abstains`, and `next_edition`: the same model on the questions of
+    `each` has the score of every row, `said` the first answers. More of `answer`: by kind, `abstains`, and `next_edition`: the same model on the questions of
     edition 2, whose documents the search then holds. More of `reply`: `figures`, the share of replies whose figures all stand in
     ticket or documents, and `told`, the share of those figures of the gold reply which stand in the documents alone that the reply gives.
 
@@ -150,7 +151,7 @@ def asked(cell: Cell, desk: Desk, model, tokenizer, edition: int | None = None) 
         answers = [prompting.first_line(a) for a in answers]
     found = answer_scores(answers, rows, read) if cell.need == "answer" else reply_scores(answers, rows)
     return {
-        **found, "prompt_tokens": round(float(np.mean([models.count_tokens(tokenizer, p) for p in built])), 1),
+        **found, "said": answers[:SAID], "prompt_tokens": round(float(np.mean([models.count_tokens(tokenizer, p) for p in built])), 1),
         "answer_tokens": round(float(np.mean([len(tokenizer(a)["input_ids"]) for a in answers])), 1), "seconds": round(seconds, 3),
     }
 

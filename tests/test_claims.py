@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from helpers import decisions, results
+from helpers import data, decisions, results
 from helpers.evaluation import Interval
 from helpers.decisions import claims, evidence, table
 from helpers.decisions.evidence import Cite
@@ -17,13 +17,12 @@ from helpers.decisions.claims import HOLDS, NOT, OPEN, PENDING, UNTESTED, WHEN, 
 ROWS = evidence.stored_rows()
 ENTRIES = {entry.claim.id: entry for entry in decisions.ledger()}
 EXPECTED = {  # whoever changes one of these re-reads the claim and its numbers
-    HOLDS: "F2 F3a F3b F4 F5a F8a F8b P1 P5 P13 P14 E2 E5 E8 E12 E16 E17 E18 R1 R3 S4",
+    HOLDS: "F2 F3a F3b F4 F5a F8a F8b P1 P5 P13 P14 E2 E5 E8 E12 E16 E17 E18 R1 R3 R10 R11 S4",
     WHEN: "F5b P2 P3 P4 P6 P7 P9 P11 P12 E3 E7 E9 E10 E11 E13 E21 R4 R5 S5",
-    NOT: "F6 F7 P8 P10 E1 E6 E14 E15 E19 E20 E23 E24 R6 R7 R8 R9 S1 S2 S3 S6",
+    NOT: "F6 F7 P8 P10 E1 E6 E14 E15 E19 E20 E23 E24 R2 R6 R7 R8 R9 S1 S2 S3 S6",
     OPEN: "E4",
     UNTESTED: "F9 P15 E22 E26 E27 E28 E29 R12 S7 S8 S9 S10",
 }
-UNMEASURED = "R2 R10 R11"  # their rows are being measured
 
 
 def found(id: str, rows) -> str:
@@ -46,11 +45,11 @@ def test_the_ledger_is_long_and_each_claim_stands_once():
 
 def test_every_verdict_still_follows():
     expected = {id: verdict for verdict, ids in EXPECTED.items() for id in ids.split()}
-    assert set(expected) | set(UNMEASURED.split()) == set(ENTRIES)
+    assert set(expected) == set(ENTRIES)
     assert {id: ENTRIES[id].finding.verdict for id in expected} == expected
 
 
-@pytest.mark.parametrize("id", ["P2", "P3", "E2", "E4", "E24", *UNMEASURED.split()])
+@pytest.mark.parametrize("id", ["P2", "P3", "E2", "E4", "E24", "R2", "R10", "R11"])
 def test_a_claim_whose_rows_are_not_there_names_the_command(id):
     finding = claims.judge(ENTRIES[id].claim, {**ROWS, "tuning": [], "matrix": []})
     assert finding.verdict == PENDING and finding.seen.startswith("python -m helpers.results --family ")
@@ -104,6 +103,19 @@ def swap_reading(row):
 def test_retrieval_claims_turn():
     rows = changed("reading", swap_reading)
     assert found("R1", rows) == NOT and found("R3", rows) == NOT and found("R9", rows) == HOLDS
+
+
+def test_tuned_in_facts_turn_and_a_refusal_is_no_knowledge():
+    def knows(right):
+        def change(row):
+            if row["recipe"]["technique"] == "lora" and row["recipe"]["need"] == "answer":
+                kinds = data.load_answer()["test"]["kind"]
+                row["each"] = [float(right if kind != "unanswerable" else 1) for kind in kinds]
+            return row
+
+        return changed("matrix", change)
+
+    assert found("R2", knows(1)) == HOLDS and found("R2", knows(0)) == NOT
 
 
 def same_ratio(row):

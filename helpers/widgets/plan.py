@@ -132,8 +132,8 @@ def fertile(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> Sho
     if empty := [name for name, (words, _) in counts.items() if not words]:
         raise ValueError(f"{empty[0]}: expected a text with at least one word, got nothing. Fix: write the same sentence in this language.")
     first = next(iter(counts.values()))[1]
-    lines = [f"{name}: {words} words, {tokens} tokens, {tokens / words:.1f} a word, {tokens / first:.1f} times the first text" for name,
-             (words, tokens) in counts.items()]
+    lines = [f"{name}: {words} word{'' if words == 1 else 's'}, {tokens} tokens, {tokens / words:.1f} a word, {tokens / first:.1f} times the first text"
+             for name, (words, tokens) in counts.items()]
     most = max(counts, key=lambda name: counts[name][1] / counts[name][0])
     figure = plots.value_bars({name: tokens / words for name, (words, tokens) in counts.items()}, f"{escape(most)} takes the most tokens a word",
                               "tokens per word", 1)

@@ -11,7 +11,7 @@ import ipywidgets
 import numpy as np
 import pytest
 
-from helpers import data, decisions, models, retrieval, widgets
+from helpers import costs, data, decisions, models, retrieval, widgets
 from helpers.decisions import evidence
 from helpers.evaluation import Interval
 from helpers.widgets import look, plan
@@ -74,6 +74,7 @@ def test_every_view_has_a_task_labels_a_text_result_and_a_static_form(view):
     assert static["text/plain"] == view.text and static["text/html"].startswith("<details>")
     if view.shown.figure is not None:
         assert view.shown.figure.axes[0].get_title(loc="left") and view.shown.figure.numbers
+        assert "The picture in words" in view.details.value and view.shown.figure.numbers.split(",")[0] in view.details.value
 
 
 def test_a_view_shows_itself_with_text_and_one_picture(view, monkeypatch):
@@ -177,6 +178,32 @@ def test_the_planner_takes_any_config_and_names_the_knob():
     assert view.shown.figure.numbers.startswith("now:") and "The knob that saves most" in view.text
 
 
+@pytest.mark.parametrize("knobs", [
+    {}, {"method": "full"}, {"method": "full", "optimizer": "sgd", "checkpointing": True}, {"method": "qlora", "batch": 1, "length": 64},
+    {"config": json.dumps(LLAMA_8B), "method": "full", "precision": "bfloat16"}, {"config": json.dumps(LLAMA_8B), "method": "lora", "precision": "autocast"},
+    {"method": "lora", "batch": 1, "length": 1, "rank": 1, "checkpointing": True, "optimizer": "sgd", "precision": "autocast"},
+], ids=str)
+def test_no_turn_of_a_single_knob_saves_more_than_the_one_that_the_planner_names(knobs):
+    view = widgets.planner()
+    now = {name: control.value for name, control in view.controls.items()} | knobs
+    peak = lambda **turned: float(re.search(r"Predicted peak ([\d.]+) GB", plan.plan(**(now | turned)).text)[1])
+    text = view.set(**knobs).text
+    named = re.search(r"turned alone: .*: ([\d.]+) GB less, ([\d.]+) GB, ", text)
+    lowest = float(named[2]) if named else peak()
+    assert named is None or lowest < peak() + 0.05
+    turns = [("method", name) for name in ("full", "lora", "qlora", "dora")] + [("optimizer", name) for name in costs.setup.OPTIMIZERS]
+    turns += [("checkpointing", on) for on in (True, False)] + [(name, max(now[name] // 2, 1)) for name in ("batch", "length", "rank")]
+    turns += [("precision", name) for name in ("float32", "autocast")] if now["precision"] != "bfloat16" else []
+    assert all(peak(**{name: value}) >= lowest for name, value in turns)
+
+
+def test_the_planner_starts_with_the_knobs_that_it_is_given():
+    view = widgets.planner(LLAMA_8B, method="full", precision="bfloat16", memory_gb=24.0, checkpointing=True)
+    assert view.controls["method"].value == "full" and "does not fit into 24 GB" in view.text
+    with pytest.raises(ValueError, match="planner: expected knobs among .* got 'memory'. Fix"):
+        widgets.planner(memory=24)
+
+
 @pytest.mark.parametrize("knobs, words", [
     ({"config": "not json"}, "config: expected the JSON"), ({"config": '{"model_type": "bert"}'}, "model_type"), ({"batch": 0}, "batch: expected"),
     ({"length": -3}, "length: expected"), ({"memory_gb": 0.0}, "memory: expected"), ({"rank": 0}, "rank: expected"), ({"config": "[1]"}, "config: expected"),
@@ -214,7 +241,7 @@ def test_markup_and_other_scripts_in_a_turn_stay_text(tokenizer):
 def test_tokens_of_languages(tokenizer):
     view = widgets.fertility(tokenizer, SENTENCES)
     assert "English: 9 words, 10 tokens" in view.text and "5.4 times the first text" in view.text
-    assert view.set(Marathi="").text.startswith("Marathi: expected a text") and "Marathi" in view.set(Marathi="पाणी").text
+    assert view.set(Marathi="").text.startswith("Marathi: expected a text") and "Marathi: 1 word, 6 tokens" in view.set(Marathi="पाणी").text
 
 
 # ---------------------------------------------------------------- weights
@@ -227,6 +254,8 @@ def test_the_rank_explorer_keeps_what_the_best_approximation_keeps(weight):
         best = (u[:, :rank] * s[:rank]) @ v[:rank]
         share = 1 - np.linalg.norm(weight - best) ** 2 / np.linalg.norm(weight) ** 2
         assert f"{share:.3f} of the matrix" in view.set(rank=rank).text
+    several = widgets.rank_explorer({"a weight": weight, "an update": np.outer(weight[:, 0], weight[0])})
+    assert "1.000 of an update" in several.set(matrix="an update", rank=1).text and "1.000" not in several.set(matrix="a weight").text
     low = np.outer(np.arange(1, 50), np.arange(1, 40))
     assert "1.000 of the matrix" in widgets.rank_explorer(low).set(rank=1).text
     assert "0.000 of the matrix" in widgets.rank_explorer(np.zeros((4, 4))).text, "a matrix of zeros has no spectrum, and no error"
@@ -265,11 +294,15 @@ def test_outliers_hurt_large_blocks_more(weight):
 # ---------------------------------------------------------------- stored curves and answers
 
 
-def test_the_rates_are_the_stored_ones():
+def test_the_rates_of_both_methods_are_the_stored_ones_and_can_be_compared():
     view = widgets.rate_explorer()
-    assert "best 0.781 [0.666, 0.865] at 0.002" in view.text and "All" not in view.text
-    assert view.set(method="full").text.startswith("full:")
-    assert "not measured yet. Fix: python -m helpers.results" in widgets.rate_explorer({}).text
+    text = view.set(lora=0.002, full=0.0001).text
+    assert "LoRA at 0.002: 0.781 [0.666, 0.865] right, the best of its runs." in text and "20 times" in text
+    assert "All weights at 0.0001: 0.797" in text and "the best of its runs" in view.set(full=0.0003).text.splitlines()[1], "two rates share the best score"
+    assert "not the best of its 5 runs" in view.set(lora=1e-05, full=1e-05).text and "Both rates are the same." in view.text
+    assert all(name in view.shown.figure.numbers for name in ("LoRA:", "all weights:"))
+    with pytest.raises(ValueError, match="rate_explorer: expected stored runs of LoRA, found none. Fix: python -m helpers.results"):
+        widgets.rate_explorer({})
 
 
 @pytest.mark.parametrize("losses, patience, expected", [
@@ -294,7 +327,7 @@ def test_the_stopping_explorer_shows_every_stored_run():
 
 def test_answers_side_by_side_are_text_and_rows_are_checked():
     view = widgets.side_by_side(["a", "b"], {"base": ["x", "<b>y</b>"], "tuned": ["x", "z"]}, ["x", "z"])
-    assert "base, tuned" in view.text and "answered as the right answer by tuned" in view.set(row=2).text and "<b>y" not in view.details.value
+    assert "right by base, tuned" in view.text and "right by tuned" in view.set(row=2).text and "<b>y" not in view.details.value
     for row in (0, 3, -1):
         assert view.set(row=row).text.startswith("row: expected 1 to 2")
     for bad in (([], {"a": []}, []), (["a"], {"x": []}, ["a"]), (["a"], {}, ["a"])):
@@ -303,15 +336,29 @@ def test_answers_side_by_side_are_text_and_rows_are_checked():
     assert plan.FORMS[0] == "prompt and completion"
 
 
-def test_the_search_view_asks_the_index(index):
+def test_who_grades_says_what_is_right():
+    """An answer in other words may be right: then the caller says so, row by row."""
+    marks = {"base": [True, False], "tuned": [False, True]}
+    view = widgets.side_by_side(["a", "b"], {"base": ["3 hours", "x"], "tuned": ["y", "z"]}, ["after 3 hours", "z"], right=marks)
+    assert view.text.endswith("right by base.") and view.set(row=2).text.endswith("right by tuned.")
+    assert view.details.value.count(">yes<") == 1 and view.details.value.count(">no<") == 1
+    for bad in ({"base": [True, True]}, {"base": [True], "tuned": [True, False]}, {}):
+        with pytest.raises(ValueError, match="side_by_side: expected `right` for base, tuned with 2 rows each.*Fix"):
+            widgets.side_by_side(["a", "b"], {"base": ["x", "x"], "tuned": ["y", "z"]}, ["x", "z"], right=bad)
+
+
+def test_the_search_view_asks_the_index(index, tmp_path):
     questions = list(data.load_answer()["test"])
     view = widgets.search_explorer(index, questions)
     asked = questions[0]["messages"][1]["content"]
     for mode in retrieval.MODES:
         hits = index.search(asked, 3, mode, 2)
-        assert view.set(k=3, mode=mode, edition=2).text.startswith(f"{len(hits)} hits in edition 2, {mode} search.") and hits[0].article in view.details.value
-    assert view.set(mode="hybrid", weight=1.0).text and view.set(query="<b>own</b> question").text.endswith("search.") and "<b>own" not in view.result.value
-    for bad in ({"query": " "}, {"k": 0}):
-        assert "Fix: " in view.set(**bad).text
+        said = "full-text search" if mode == "text" else f"{mode} search"
+        assert view.set(k=3, mode=mode, edition=2).text.startswith(f"{len(hits)} hits in edition 2, {said}.") and hits[0].article in view.details.value
+    assert view.set(mode="hybrid", weight=1.0).text and view.set(own="<b>own</b> question").text.endswith("search.") and "<b>own" not in view.result.value
+    assert "right article" in view.set(own=" ").text, "an empty field asks the chosen question"
+    assert "Fix: " in view.set(k=0).text
     with pytest.raises(ValueError, match="search_explorer.*Fix"):
         widgets.search_explorer(index, [])
+    with pytest.raises(ValueError, match="search_explorer: expected an index with chunks.*Fix"):
+        widgets.search_explorer(retrieval.Index(tmp_path / "empty", WordsEmbedder()), questions)

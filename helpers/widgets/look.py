@@ -8,27 +8,41 @@ import numpy as np
 
 from helpers import plots
 from helpers.decisions import evidence
+from helpers.evaluation import Interval
 
 from .view import Shown, View, choice, number, table
 
-RANKS, BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128, 256), (32, 64, 128, 256, 1024)
+RATED = {"lora": "LoRA", "full": "all weights"}  # what the rate explorer compares
+RANKS, BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), (32, 64, 128, 256, 1024)
 
 
 # ---------------------------------------------------------------- weights
 
 
-def rank_explorer(weight: Any) -> View:
-    """How much of a weight matrix, or of an update, its largest singular values hold. `weight`: shape (rows, columns). Lesson 05."""
+def rank_explorer(weight: Any | Mapping[str, Any]) -> View:
+    """How much of a weight matrix, or of an update, its largest singular values hold. `weight`: one matrix, or name -> matrix to compare
+    several; each of shape (rows, columns). Lesson 05.
+
+    Raises ValueError for what is no matrix of at least 2 x 2.
+    """
+    spectra = {name: _spectrum(name, one) for name, one in (weight if isinstance(weight, Mapping) else {"the matrix": weight}).items()}
+    ranks = [rank for rank in RANKS if rank <= min(len(values) for values, _ in spectra.values())]
+    start = 16 if 16 in ranks else ranks[len(ranks) // 2]
+    return View("Choose a rank. Which share of the matrix does it hold, and with which share of its numbers?",
+                {"matrix": choice("Matrix", list(spectra)), "rank": choice("Rank", ranks, start)},
+                lambda matrix, rank: spectrum_shown(*spectra[matrix], rank, matrix))
+
+
+def _spectrum(name: str, weight: Any) -> tuple[np.ndarray, tuple[int, int]]:
+    """The singular values of a matrix, largest first, and its shape."""
     matrix = np.asarray(weight, dtype=float)
     if matrix.ndim != 2 or min(matrix.shape) < 2:
-        raise ValueError(f"rank_explorer: expected a matrix of at least 2 x 2, got shape {matrix.shape}. Fix: pass a layer's weight, as numbers.")
-    spectrum = np.linalg.svd(matrix, compute_uv=False)
-    ranks = [rank for rank in RANKS if rank <= len(spectrum)]
-    return View("Which rank holds half of this matrix, which nine tenths? Then look at an update B A instead of a weight: what is the difference?",
-                {"rank": choice("Rank", ranks, ranks[len(ranks) // 2])}, lambda rank: spectrum_shown(spectrum, matrix.shape, rank))
+        raise ValueError(f"rank_explorer: expected a matrix of at least 2 x 2, got shape {matrix.shape} for {name}. "
+                         "Fix: pass a layer's weight, as numbers.")
+    return np.linalg.svd(matrix, compute_uv=False), matrix.shape
 
 
-def spectrum_shown(spectrum: Sequence[float], shape: tuple[int, int], rank: int) -> Shown:
+def spectrum_shown(spectrum: Sequence[float], shape: tuple[int, int], rank: int, name: str = "the matrix") -> Shown:
     """What the first `rank` singular values hold of a matrix: the share of its squared size, and of its numbers.
 
     Eckart and Young 1936: no matrix of this rank comes nearer. Raises ValueError for a rank outside 1 to the number of values.
@@ -39,10 +53,11 @@ def spectrum_shown(spectrum: Sequence[float], shape: tuple[int, int], rank: int)
     total = float((values**2).sum()) or 1.0
     kept, numbers = float((values[:rank] ** 2).sum()) / total, rank * sum(shape) / (shape[0] * shape[1])
     where = sorted({1, rank, *np.unique(np.geomspace(1, len(values), 24).round().astype(int)).tolist()})
-    title = f"Rank {rank} holds {kept:.2f} of this matrix"
+    title = f"Rank {rank} holds {kept:.2f} of {name}"
     figure = plots.loss_curves({"singular value": (where, [values[i - 1] for i in where])}, title, "number of the singular value, largest first",
                                "singular value", log=True)
-    return Shown(f"Rank {rank} of {len(values)}: {kept:.3f} of the matrix (its squared size), stored with {numbers:.3f} of its numbers.", figure)
+    return Shown(f"Rank {rank} of {len(values)} holds {kept:.3f} of {name} (share of its squared size), stored with {numbers:.3f} of its numbers.",
+                 figure)
 
 
 def nf4_explorer(weights: Any) -> View:
@@ -51,15 +66,15 @@ def nf4_explorer(weights: Any) -> View:
     if len(values) < 64 or not np.isfinite(values).all():
         raise ValueError(f"nf4_explorer: expected at least 64 finite weights, got {len(values)}. Fix: pass a layer's weight, as numbers.")
     controls = {"scheme": choice("Levels", ("NF4", "FP4", "evenly spaced")), "block": choice("Weights in a block", BLOCKS, 64),
-                "outlier": number("One weight, times the largest", 1.0)}
-    return View("Which levels have the smallest error? Make one weight ten times as large as the largest: which block size suffers least?", controls,
-                lambda **knobs: rounded_shown(values, **knobs))
+                "outlier": number("Largest weight, times (1: as it is)", 1.0)}
+    return View("Make the largest weight ten times as large. How much does the error of the others grow in small blocks, how much in large ones?",
+                controls, lambda **knobs: rounded_shown(values, **knobs))
 
 
 def levels(scheme: str) -> np.ndarray:
-    """The 16 levels of a scheme from -1 to 1, ascending: the library's NF4 and FP4, or evenly spaced ones."""
+    """The levels of a scheme from -1 to 1, ascending: the library's 16 of NF4 and of FP4, or 15 evenly spaced ones, of which zero is one."""
     if scheme == "evenly spaced":
-        return np.linspace(-1, 1, 16)
+        return np.linspace(-1, 1, 15)
     from bitsandbytes import functional
 
     return np.sort(functional.get_4bit_type(scheme.lower(), device="cpu").numpy())
@@ -70,21 +85,23 @@ def rounded(weights: np.ndarray, marks: np.ndarray, block: int) -> tuple[np.ndar
     padded = np.pad(weights, (0, -len(weights) % block)).reshape(-1, block)
     scale = np.abs(padded).max(axis=1, keepdims=True)
     scaled = padded / np.where(scale == 0, 1, scale)
-    nearest = marks[np.abs(scaled[..., None] - marks).argmin(axis=-1)]
+    nearest = marks[np.searchsorted((marks[:-1] + marks[1:]) / 2, scaled)]  # the middles are the borders
     return scaled.ravel()[: len(weights)], (nearest * scale).ravel()[: len(weights)]
 
 
 def rounded_shown(weights: np.ndarray, scheme: str, block: int, outlier: float) -> Shown:
-    """The relative error of rounding, for levels, a block size, and one weight made `outlier` times the largest. Raises ValueError below 1."""
+    """The relative error of rounding, for levels, a block size, and the largest weight made `outlier` times as large. Raises ValueError below 1."""
     if not 1 <= outlier <= 1e6:
-        raise ValueError(f"outlier: expected 1 to 1,000,000 times the largest weight, got {outlier:g}. Fix: 1 leaves the weights as they are.")
+        raise ValueError(f"outlier: expected 1 to 1,000,000 times the largest weight, got {outlier:g}. Fix: type 1 to leave the weights as they are.")
     changed, marks = weights.copy(), levels(scheme)
     largest = np.abs(changed).argmax()
     changed[largest] *= outlier
     scaled, back = rounded(changed, marks, block)
     others = np.arange(len(changed)) != largest
     error = float(np.linalg.norm((changed - back)[others]) / max(np.linalg.norm(changed[others]), 1e-30))
-    text = f"{scheme}, blocks of {block}: relative error {error:.3f} over all weights but the largest one; {4 + 32 / block:.2f} bits a weight with 32-bit scales."
+    size = "as it is" if outlier == 1 else f"{outlier:g} times as large"
+    text = (f"{scheme}, blocks of {block}, the largest weight {size}: relative error {error:.3f} over all other weights; "
+            f"{4 + 32 / block:.2f} bits a weight with 32-bit scales.")
     return Shown(text, plots.levels_over_weights(scaled, marks, f"{scheme}, blocks of {block}: error {error:.3f}"))
 
 
@@ -92,25 +109,44 @@ def rounded_shown(weights: np.ndarray, scheme: str, block: int, outlier: float) 
 
 
 def rate_explorer(rows: evidence.Rows | None = None) -> View:
-    """Scores over learning rates, from stored rows. Lesson 07."""
+    """Scores of LoRA and of all weights over learning rates, from stored rows, side by side. Lesson 07.
+
+    Raises ValueError where a method was not measured.
+    """
     rows = evidence.stored_rows() if rows is None else rows
-    return View("Which learning rate would you take for LoRA, and which for all weights? How far are they apart?",
-                {"method": choice("Method", [("LoRA", "lora"), ("all weights", "full")])}, lambda method: rates_shown(rows, method))
+    points = {method: stored_rates(rows, method) for method in RATED}
+    controls = {method: choice(f"Learning rate, {name}", [(f"{rate:g}", rate) for rate, _ in points[method]], _middle(points[method]))
+                for method, name in RATED.items()}
+    return View("Find the learning rate with the best score for LoRA and for all weights. How many times as large is LoRA's?", controls,
+                lambda **rates: rates_shown(points, rates))
 
 
-def rates_shown(rows: evidence.Rows, method: str) -> Shown:
-    """The stored scores of a method over its learning rates, validation rows of `tone`. Raises ValueError where none is stored."""
+def stored_rates(rows: evidence.Rows, method: str) -> list[tuple[float, Interval]]:
+    """Learning rate and score of every stored run of a method, on validation rows of `tone`. Raises ValueError where none is stored."""
     found = evidence.pick(rows, "tuning", need="tone", method=method, split="validation", rank=16, targets="all-linear", loss_on="answer",
                           start="pretrained")
-    points = sorted((row["recipe"]["learning_rate"], evidence.interval(row["score"])) for row in found)
-    if not points:
-        raise ValueError(f"{evidence.NAMES.get(method, method)}: not measured yet. Fix: {evidence.command('tuning', 'tone')}.")
-    rate, best = max(points, key=lambda point: point[1].estimate)
-    name = evidence.NAMES[method]
-    figure = plots.score_curves({name: points}, f"{name}: best at a learning rate of {rate:g}", "learning rate",
-                                "right tones, share of validation rows", log=True)
-    worst = min(points, key=lambda point: point[1].estimate)
-    return Shown(f"{name}: {len(points)} runs; best {best} at {rate:g}, worst {worst[1]} at {worst[0]:g}.", figure)
+    if not found:
+        raise ValueError(f"rate_explorer: expected stored runs of {RATED[method]}, found none. Fix: {evidence.command('tuning', 'tone')}.")
+    return sorted((row["recipe"]["learning_rate"], evidence.interval(row["score"])) for row in found)
+
+
+def rates_shown(points: Mapping[str, Sequence[tuple[float, Interval]]], rates: Mapping[str, float]) -> Shown:
+    """The score at the chosen rate of each method, whether it is the best measured one, and how far the rates lie apart."""
+    lines, chosen = [], []
+    for method, rate in rates.items():
+        score, best = dict(points[method])[rate], max(one.estimate for _, one in points[method])
+        verdict = "the best of its runs" if score.estimate == best else f"not the best of its {len(points[method])} runs"
+        lines.append(f"{RATED[method][0].upper()}{RATED[method][1:]} at {rate:g}: {score} right, {verdict}.")
+        chosen.append(f"{RATED[method]} at {rate:g}: {score.estimate:.2f}")
+    times = rates["lora"] / rates["full"]
+    lines.append(f"LoRA's rate is {times:.3g} times that of all weights." if times != 1 else "Both rates are the same.")
+    figure = plots.score_curves({RATED[method]: some for method, some in points.items()}, ", ".join(chosen),
+                                "learning rate", "right tones, share of validation rows", log=True)
+    return Shown("\n".join(lines), figure)
+
+
+def _middle(points: Sequence[tuple[float, Any]]) -> float:
+    return points[len(points) // 2][0]
 
 
 def stopping_explorer(rows: evidence.Rows | None = None) -> View:
@@ -119,9 +155,9 @@ def stopping_explorer(rows: evidence.Rows | None = None) -> View:
     runs = {_run_name(row): row for row in rows.get("overfit", ())}
     if not runs:
         raise ValueError(f"stopping_explorer: expected stored runs, found none. Fix: {evidence.command('overfit')}.")
-    controls = {"run": choice("Run", list(runs)), "patience": choice("Looks without a better loss that are allowed (patience)", (1, 2, 3, 4))}
-    return View("Which patience would have kept the best moment of each run? What does a larger one cost?", controls,
-                lambda run, patience: stopped_shown(run, runs[run], patience))
+    controls = {"run": choice("Run", list(runs)), "patience": choice("Patience (looks without a lower loss)", (1, 2, 3, 4))}
+    return View("Compare patience 1 and 2. In how many of the runs does each keep the best moment, and how many steps does the larger one cost?",
+                controls, lambda run, patience: stopped_shown(run, runs[run], patience))
 
 
 def stop_at(losses: Sequence[float], patience: int) -> tuple[int, int]:
@@ -159,25 +195,35 @@ def _run_name(row: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- answers
 
 
-def side_by_side(questions: Sequence[str], answers: Mapping[str, Sequence[str]], gold: Sequence[str]) -> View:
+def side_by_side(
+    questions: Sequence[str], answers: Mapping[str, Sequence[str]], gold: Sequence[str], right: Mapping[str, Sequence[bool]] | None = None,
+) -> View:
     """The answers of several systems to the same rows, one row at a time, beside the right one. Lesson 09.
 
-    Raises ValueError where the systems did not answer the same rows.
+    `right`: system -> for each row, whether its answer counts as right; by default an answer is right if it is the right one letter by letter.
+    Raises ValueError where the systems did not answer the same rows, or `right` speaks of other systems or rows.
     """
     if not answers or not len(questions) or any(len(said) != len(questions) for said in (*answers.values(), gold)):
         raise ValueError(f"side_by_side: expected as many answers of each system as questions, got {[len(said) for said in answers.values()]} for {len(questions)}. "
                          "Fix: answer the same rows with every system.")
+    if right is None:
+        right = {name: [text.strip() == best.strip() for text, best in zip(said, gold)] for name, said in answers.items()}
+    elif set(right) != set(answers) or any(len(marks) != len(questions) for marks in right.values()):
+        raise ValueError(f"side_by_side: expected `right` for {', '.join(answers)} with {len(questions)} rows each, got "
+                         f"{ {name: len(marks) for name, marks in right.items()} }. Fix: mark every answer of every system.")
     controls = {"row": number(f"Row, 1 to {len(questions)}", 1, whole=True)}
     return View("Find a row where the cheapest system is as good as the best one, and one where it is not.", controls,
-                lambda row: answers_shown(questions, answers, gold, row))
+                lambda row: answers_shown(questions, answers, gold, right, row))
 
 
-def answers_shown(questions: Sequence[str], answers: Mapping[str, Sequence[str]], gold: Sequence[str], row: int) -> Shown:
-    """One row: the question, the right answer, and every system's. Raises ValueError for a row that is not there."""
+def answers_shown(
+    questions: Sequence[str], answers: Mapping[str, Sequence[str]], gold: Sequence[str], right: Mapping[str, Sequence[bool]], row: int,
+) -> Shown:
+    """One row: the question, the right answer, every system's, and whether it is right. Raises ValueError for a row that is not there."""
     if not 1 <= row <= len(questions):
         raise ValueError(f"row: expected 1 to {len(questions)}, got {row}. Fix: type a number in between.")
-    said = {name: texts[row - 1] for name, texts in answers.items()}
-    same = [name for name, text in said.items() if text.strip() == gold[row - 1].strip()]
-    text = f"Row {row} of {len(questions)}: answered as the right answer by {', '.join(same) if same else 'no system'}."
-    return Shown(text, None, table(["who", "text"], [["question", questions[row - 1]], ["right answer", gold[row - 1]],
-                                                     *([name, one] for name, one in said.items())]))
+    marks = {name: bool(right[name][row - 1]) for name in answers}
+    names = [name for name, mark in marks.items() if mark]
+    text = f"Row {row} of {len(questions)}: right by {', '.join(names) if names else 'no system'}."
+    return Shown(text, None, table(["who", "text", "right"], [["question", questions[row - 1], ""], ["right answer", gold[row - 1], ""],
+                                                              *([name, said[row - 1], "yes" if marks[name] else "no"] for name, said in answers.items())]))

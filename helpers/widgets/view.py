@@ -76,9 +76,14 @@ class View:
 
     def _show(self) -> None:
         self.result.value = f'<div role="status" aria-live="polite" style="white-space: pre-wrap; line-height: 1.4">{escape(self.shown.text)}</div>'
-        self.details.value = self.shown.html
+        self.details.value = self._below()
         if self._picture is not None and self.shown.figure is not None:
             self._picture.update(plots.as_png(self.shown.figure), raw=True)
+
+    def _below(self) -> str:
+        """What stands below the result; a picture in words too, because JupyterLab shows pictures without a text for screen readers."""
+        words = "" if self.shown.figure is None else f"<details><summary>The picture in words</summary><p>{escape(repr(self.shown.figure))}</p></details>"
+        return self.shown.html + words
 
     def _ipython_display_(self) -> None:
         view = {"model_id": self.widget.model_id, "version_major": 2, "version_minor": 0}
@@ -89,7 +94,7 @@ class View:
 
     def static(self) -> dict[str, str]:
         """The result of the first settings, folded, for where no kernel runs."""
-        body = f'<div style="white-space: pre-wrap">{escape(self.shown.text)}</div>{self.shown.html}'
+        body = f'<div style="white-space: pre-wrap">{escape(self.shown.text)}</div>{self._below()}'
         return {"text/html": f"<details><summary>Without a kernel: the result of the first settings</summary>{body}</details>",
                 "text/plain": self.shown.text}
 

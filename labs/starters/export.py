@@ -95,7 +95,7 @@ def merge(folder, base, tokenizer):
     try:
         tuned = PeftModel.from_pretrained(model, str(folder)).eval()
     except (RuntimeError, ValueError) as error:
-        raise Stop(f"{where}: expected an adapter of this model, found: {first_line(error)} Fix: {fix}.") from None
+        check(False, where, "an adapter of this model", first_line(error), fix)
     stored, places = load_peft_weights(str(folder), device="cpu"), get_peft_model_state_dict(tuned, save_embedding_layers=False)
     odd = [name for name in set(stored) ^ set(places) if "embed_tokens" not in name and "lm_head" not in name]
     check(not odd, where, "an adapter of this model", f"{len(odd)} weights on one side only, such as {sorted(odd)[:1]}", fix)

@@ -101,15 +101,13 @@ def test_a_base_of_another_name_is_said(runner, place, tiny):  # noqa: F811
     assert done.code == 0 and "The adapter names gone/away as its base" in done.out and "QLoRA" not in done.out, done.err
 
 
-def test_an_adapter_of_a_deeper_or_a_flatter_model_is_refused(runner, place, tiny, tmp_path):  # noqa: F811
+def test_an_adapter_of_a_deeper_model_is_refused(runner, place, tiny, tmp_path):  # noqa: F811
     """PEFT loads what fits, and leaves out the rest without an error."""
-    for layers in (1, 3):
-        other = tmp_path / f"layers-{layers}"
-        config = AutoModelForCausalLM.from_pretrained(tiny).config
-        config.num_hidden_layers = layers
-        AutoModelForCausalLM.from_config(config).save_pretrained(other)
-        AutoTokenizer.from_pretrained(tiny).save_pretrained(other)
-        refused(runner, place, "--base", str(other), words=("an adapter of this model", "on one side only"))
+    config = AutoModelForCausalLM.from_pretrained(tiny).config
+    config.num_hidden_layers = 1
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "flat")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "flat")
+    refused(runner, place, "--base", str(tmp_path / "flat"), words=("an adapter of this model", "on one side only"))
 
 
 def test_an_adapter_with_another_vocabulary_is_refused(runner, place, tiny):  # noqa: F811

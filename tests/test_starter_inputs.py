@@ -56,7 +56,7 @@ def test_a_json_file_with_a_mark_and_empty_lines_is_read(tune, tokenizer, tmp_pa
     ("rows.csv", HEAD, ["found none"]),
     ("rows.jsonl", "[\n" + json.dumps(chat(1)) + "]", ["a JSON array", "jq -c '.[]'", "> rows.jsonl"]),
     ("rows.jsonl", '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null}]}', ["line 1", "'content': None"]),
-    ("rows.jsonl", '{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', ["as the last turn, the assistant's answer"]),
+    ("rows.jsonl", '{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', ["last turn, the assistant's answer"]),
     ("rows.jsonl", "{'prompt': 'a', 'completion': 'b'}", ["line 1", "double quotes"]),
     ("rows.jsonl", '{"prompt": 3, "completion": "b"}', ["line 1", "'content': 3"]),
 ])
@@ -94,10 +94,10 @@ def test_the_rejected_answer_counts(tune, tokenizer):  # noqa: F811
     pair, alone = (tune.row_of(given, 1, tokenizer, pairs) for pairs in (True, False))
     assert alone["tokens"] == alone["longest"] == len(alone["ids"])
     assert pair["longest"] > len(pair["ids"]) + 40 and pair["tokens"] == len(pair["ids"]) + pair["longest"]
-    said = tune.look(tune.Settings(), [pair], [tune.row_of(chat(50), 1, tokenizer, False)], tokenizer, 2048)
-    assert f"{pair['tokens']} tokens, {pair['longest']} in the longest" in said
-    with pytest.raises(SystemExit, match="at most 60 tokens"):
-        tune.look(tune.Settings(), [pair], [alone], tokenizer, 60)
+    held, room = [tune.row_of(chat(50), 1, tokenizer, False)], pair["longest"]
+    assert f"{pair['tokens']} tokens, {room} in the longest" in tune.look(tune.Settings(), [pair], held, tokenizer, room)
+    with pytest.raises(SystemExit, match=f"at most {room - 1} tokens"):
+        tune.look(tune.Settings(), [pair], held, tokenizer, room - 1)
 
 
 @pytest.mark.parametrize("device, method, precision, knobs", [

@@ -213,3 +213,30 @@ def test_a_folder_that_cannot_be_used_is_named(runner, place, tiny, output, word
         (place / "tuned").mkdir()
     done = runner(place, *flags(tiny, output=output))
     assert done.code == 1 and all(word in done.err for word in [*words, "Fix: "]) and "--resume" not in done.err, done.err
+
+
+# ------------------------------------------------------------------ the measured table of the README
+
+
+def test_the_script_of_the_measured_table_makes_its_files_and_lines(tmp_path, tune, tokenizer):  # noqa: F811
+    import starters_table as made
+
+    made.write_files(tmp_path)
+    for name, columns in (("tone", ""), ("library", ""), ("bicycles", "text,label")):
+        rows, held = (tune.read(str(tmp_path / f"{name}-{part}.{made.SUFFIX[name]}"), columns, tokenizer) for part in ("train", "test"))
+        tune.look(tune.Settings(), rows, held, tokenizer, 2048)
+        assert len(rows) > 3 * len(held) > 60
+    assert made.command("bicycles", tmp_path)[2:] == ["--method", "lora", "--train", "bicycles-train.csv", "--eval", "bicycles-test.csv",
+                                                      "--output", "tuned-bicycles", "--columns", "text,label"]
+    (tmp_path / "tuned-tone.part").mkdir()
+    assert made.command("tone", tmp_path)[-1] == "--force"
+    (tmp_path / "tuned-tone.part/tune.yaml").touch()
+    assert made.command("tone", tmp_path)[-1] == "--resume" and "--force" not in made.command("tone", tmp_path)
+    (tmp_path / "tuned-tone").mkdir()
+    sides = {"before": [0.1, 0.05, 0.2], "after": [0.9, 0.8, 0.95], "difference": [0.8, 0.7, 0.9]}
+    metrics = {"scores": {"exact_match": sides, "label_accuracy": sides}, "minutes": 4.0, "minutes_from": "the start", "peak_gb": 2.1,
+               "data": {"train": {"rows": 448}, "eval": {"rows": 128}}}
+    (tmp_path / "tuned-tone/metrics.json").write_text(json.dumps(metrics))
+    lines = made.table(tmp_path).splitlines()
+    assert "| 448 / 128 | label_accuracy | 0.100 [0.050, 0.200] | 0.900 [0.800, 0.950] | 0.800 [0.700, 0.900] | 4.0 | 2.1 |" in lines[2]
+    assert "not measured" in lines[3] and len({line.count("|") for line in lines}) == 1

@@ -297,4 +297,4 @@ if __name__ == "__main__":
         full, said = re.search("No space left|File too large|quota", str(error)), str(error).split("\n")[0]
         if not full and not isinstance(error, OSError):
             raise
-        stop("files", *(("room to write", f"the disk is full ({said})", "free some space") if full else ("one to read", said, "check the path")))
+        stop("files", *(("room to write", f"the disk is full ({said})", "free space") if full else ("one to read", said, "check path and network")))

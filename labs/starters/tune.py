@@ -297,4 +297,4 @@ if __name__ == "__main__":
         full = re.search("No space left|File too large|file write failed|quota|not enough space", said := str(error).strip().split("\n")[0])
         if not full and not isinstance(error, OSError):
             raise
-        check(False, "files", "that they can be read and written", f"the disk is full ({said})" if full else said, f"mend it, go on with: {again}")
+        check(False, "disk", "files that can be read and written", f"the disk is full ({said})" if full else said, f"mend it, go on with: {again}")

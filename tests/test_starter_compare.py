@@ -18,7 +18,7 @@ import pytest
 from test_starter_tune import runner  # noqa: F401  (a fixture)
 
 SCRIPT = Path(__file__).resolve().parent.parent / "labs/starters/compare.py"
-PUBLIC = {"numpy", "peft", "sentence_transformers", "torch", "transformers", "rouge_score", "scipy", "matplotlib"}
+PUBLIC = {"numpy", "peft", "sentence_transformers", "torch", "transformers", "rouge_score", "scipy"}
 GOLD = ["red"] * 3 + ["blue"] * 3 + ["green"] * 3
 FIRST = ["red", "blue", "x", "Blue.", "x", "x", "green", "x", "x"]  # 3 of 9 labels right
 SECOND = ["Red", "red", "x", "blue", "blue", "blue", "x", "green", "green"]  # 7 of 9; better on 5 rows, worse on 1
@@ -157,14 +157,26 @@ def test_few_shot_shows_each_answer_as_often_as_the_others(compare):
     assert [row["messages"][-1]["content"] for row in shown[0][:3]] != ["a", "a", "a"]
 
 
-def test_examples_stand_between_the_instruction_and_the_question(compare, monkeypatch):
-    def turns(*roles):
-        return [{"role": role, "content": f"{role} {n}"} for n, role in enumerate(roles)]
+def turns(*roles):
+    return [{"role": role, "content": f"{role} {n}"} for n, role in enumerate(roles)]
 
-    row, shot = {"messages": turns("system", "user", "assistant")}, {"messages": turns("system", "user", "assistant")}
-    monkeypatch.setattr(compare, "examples", lambda *_: [[shot, shot]])
-    prompt = compare.prompts_of(Namespace(), {"few-shot": "2"}, [row], [shot])[0]
+
+def test_examples_stand_between_the_instruction_and_the_question(compare):
+    row, shot = {"id": "1", "messages": turns("system", "user", "assistant")}, {"messages": turns("system", "user", "assistant")}
+    prompt = compare.asked(row, {"turns": {"1": row["messages"][:-1]}, "shown": {"1": [shot, shot]}})
     assert [turn["role"] for turn in prompt] == ["system", "user", "assistant", "user", "assistant", "user"]
+
+
+def test_examples_that_do_not_fit_are_left_out_from_the_first_on(compare):
+    """The last one of `nearest` is the most like, so it goes last. What stays too long without examples is stopped later, with numbers."""
+    tokenizer = Namespace(apply_chat_template=lambda prompt, **_: [0] * 10 * len(prompt))
+    shots = [{"messages": [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "x"}]} for n in range(4)]
+    row = {"id": "1", "messages": turns("system", "user", "assistant")}
+    system = {"turns": {"1": row["messages"][:-1]}, "shown": {"1": shots}}
+    assert compare.fitting(row, system, tokenizer, 1000)[1] == 0
+    prompt, left_out = compare.fitting(row, system, tokenizer, 65)
+    assert left_out == 2 and [turn["content"] for turn in prompt] == ["system 0", "2", "x", "3", "x", "user 1"]
+    assert compare.fitting(row, system, tokenizer, 5) == (row["messages"][:-1], 4)
 
 
 def test_a_system_is_read_from_its_name_and_parts(compare):
@@ -180,14 +192,13 @@ def test_two_prediction_files_without_any_model(folder):
     done = run(folder, *TWO, "--train", "train.jsonl")
     assert done.returncode == 0, done.stderr
     out = folder / "comparison"
-    assert sorted(p.name for p in out.iterdir()) == ["comparison.png", "metrics.json", "predictions_after.jsonl", "predictions_before.jsonl", "report.md"]
+    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "predictions_after.jsonl", "predictions_before.jsonl", "report.md"]
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["scores"]["before"]["label accuracy"][0] == 0.3333 and metrics["scores"]["after"]["label accuracy"][0] == 0.7778
     lead = metrics["against"]["before"]["after"]["label accuracy"]
     assert lead["mean"][0] == 0.4444 and (lead["better"], lead["worse"]) == (5, 1)
     report = (out / "report.md").read_text()
     assert report.strip() == done.stdout.strip() and "| after | label accuracy | +0.444" in report and "too narrow" in report
-    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     (out / "mine.txt").write_text("keep")
     assert run(folder, *TWO).returncode == 1, "nothing is overwritten"
     again = run(folder, TWO[0], *reversed(TWO[1:]), "--force")
@@ -196,8 +207,8 @@ def test_two_prediction_files_without_any_model(folder):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
 def test_a_full_disk_is_named_and_leaves_nothing(runner, folder):  # noqa: F811
-    """A limit on the size of a file stands for the full disk: the picture does not fit, and the files before it go, too."""
-    done = runner(folder, "compare.py", *TWO, largest_file=8000)
+    """A limit on the size of a file stands for the full disk: the scores do not fit, and the files before them go, too."""
+    done = runner(folder, "compare.py", *TWO, largest_file=1000)
     assert done.code == 1 and "disk is full" in done.err and "Fix" in done.err and "Traceback" not in done.err, done.err
     assert not (folder / "comparison").exists() and not list(folder.glob("part-*"))
 
@@ -230,12 +241,23 @@ def test_systems_of_a_tiny_model_side_by_side(folder, tiny):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((folder / "comparison/metrics.json").read_text())
     tokens = {name: cost["prompt_tokens"] for name, cost in metrics["costs"].items()}
-    assert tokens["few-shot:3"] > tokens["nearest:1"] > tokens["base"] == tokens["tuned"] == tokens["both"] == tokens["ready"]
+    assert tokens["few-shot:3"] > tokens["nearest:1"] > tokens["base"] == tokens["tuned"] == tokens["both"] and tokens["ready"] is None
     assert metrics["costs"]["ready"]["seconds"] is None and metrics["costs"]["base"]["seconds"] > 0
     assert metrics["scores"]["ready"]["label accuracy"][0] == 0.7778 and metrics["settings"]["model"] == str(tiny / "tiny")
+    ids = {tuple(json.loads(line)["id"] for line in path.read_text().splitlines()) for path in (folder / "comparison").glob("predictions_*")}
+    assert ids == {tuple(f"r{n}" for n in range(9))}, "the rows of all systems stand in one order, so that pairs are pairs"
     said = {name: (folder / f"comparison/predictions_{name}.jsonl").read_text() for name in ("base", "tuned", "both")}
     assert said["base"] != said["tuned"], "the adapter changes the answers"
     assert [json.loads(line)["answer"] for line in said["tuned"].splitlines()] == [json.loads(line)["answer"] for line in said["both"].splitlines()]
+
+
+def test_a_comparison_says_whose_examples_did_not_fit(folder, tiny):
+    config = json.loads((tiny / "tiny" / "config.json").read_text())
+    short = shutil.copytree(tiny / "tiny", folder / "short")
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 80}))
+    done = run(folder, "test.jsonl", "base", "few-shot:6", "--train", "train.jsonl", "--model", "short", "--max-new-tokens", "4")
+    assert done.returncode == 0, done.stderr
+    assert "few-shot:6: 9 rows see up to" in (folder / "comparison/report.md").read_text() and "to fit 80 tokens" in done.stdout
 
 
 def test_ctrl_c_leaves_nothing_half_written(folder, tiny):

@@ -40,7 +40,7 @@ def export(runner, place: Path, *more: str):  # noqa: F811
 
 def refused(runner, place: Path, *more: str, words: tuple[str, ...]) -> None:  # noqa: F811
     done = export(runner, place, *more)
-    assert done.code == 1 and all(word in done.err for word in words) and "Fix:" in done.err and "Traceback" not in done.err, done.err
+    assert done.code == 1 and all(word in done.err for word in [*words, ": expected ", ", found ", " Fix: "]) and "Traceback" not in done.err, done.err
     assert not list(place.glob("merged*"))
 
 
@@ -94,9 +94,44 @@ def test_a_base_that_moved_is_named_and_can_be_given(runner, place, tiny):  # no
     assert export(runner, place, "--base", str(tiny)).code == 0
 
 
+def test_a_base_of_another_name_is_said(runner, place, tiny):  # noqa: F811
+    config = json.loads((place / "tuned" / "adapter_config.json").read_text())
+    (place / "tuned" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "gone/away"}))
+    done = export(runner, place, "--base", str(tiny))
+    assert done.code == 0 and "The adapter names gone/away as its base" in done.out and "QLoRA" not in done.out, done.err
+
+
+def test_an_adapter_of_a_deeper_model_is_refused(runner, place, tiny, tmp_path):  # noqa: F811
+    """PEFT loads what fits, and leaves out the rest without an error."""
+    config = AutoModelForCausalLM.from_pretrained(tiny).config
+    config.num_hidden_layers = 1
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "flat")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "flat")
+    refused(runner, place, "--base", str(tmp_path / "flat"), words=("an adapter of this model", "on one side only"))
+
+
+def test_an_adapter_with_another_vocabulary_is_refused(runner, place, tiny):  # noqa: F811
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(place / "tuned")
+    refused(runner, place, words=("one vocabulary", "found two"))
+
+
+def test_what_is_merged_for_qlora_is_said(runner, place):  # noqa: F811
+    (place / "tuned" / "tune.yaml").write_text('method: "qlora"\n')
+    done = export(runner, place)
+    assert done.code == 0 and "4-bit weights (QLoRA)" in done.out and "full precision" in done.out, done.err
+
+
+def test_a_folder_that_cannot_be_written_is_named(runner, place):  # noqa: F811
+    done = runner(place, "export.py", "--adapter", "tuned", "--output", "export.py/merged")
+    assert done.code == 1 and "Not a directory" in done.err and "Nothing was saved. Fix: check the path" in done.err and "Traceback" not in done.err
+
+
 def test_a_quantised_base_is_refused(runner, place, tiny, tmp_path):  # noqa: F811
     packed = tmp_path / "packed"
     packed.mkdir()
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(packed)
     config = json.loads((tiny / "config.json").read_text())
     (packed / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}))
     refused(runner, place, "--base", str(packed), words=("full-precision weights", "bitsandbytes"))

@@ -20,7 +20,7 @@ from test_starter_tune import runner  # noqa: F401  (a fixture)
 from words_embedder import WordsEmbedder
 
 SCRIPT = Path(__file__).resolve().parent.parent / "labs/starters/rag.py"
-PUBLIC = {"numpy", "lancedb", "pyarrow", "sentence_transformers", "torch", "transformers", "rouge_score", "scipy"}
+PUBLIC = {"numpy", "lancedb", "pyarrow", "sentence_transformers", "torch", "transformers", "scipy"}
 QUESTIONS = [
     {"id": "filter", "question": "How often must the filter of the Rill be cleaned?", "answer": "every 11 weeks", "sources": ["rill.md"]},
     {"id": "price", "question": "What does the Rill cost?", "answer": "24.50 euros", "accepted": ["€24.50"], "sources": ["rill.md"]},
@@ -96,6 +96,11 @@ def test_it_is_one_short_file_that_needs_public_libraries_only():
     (["eval", "bad.jsonl"], ["bad.jsonl, line 2", "one JSON object", "Fix"]),
     (["eval", "half.jsonl"], ["half.jsonl, line 1", "two columns", "question", "Fix"]),
     (["eval", "twice.jsonl"], ["twice.jsonl, line 2", "'x'", "Fix"]),
+    (["eval", "null.jsonl"], ["null.jsonl, line 1", "'content': None", "Fix"]),
+    (["eval", "array.jsonl"], ["array.jsonl, line 1", "jq -c '.[]' array.jsonl > rows.jsonl"]),
+    (["eval", "names.csv"], ["names.csv, line 2", "'text': 'a'", "--columns"]),
+    (["eval", "comma.csv", "--columns", "text,label"], ["comma.csv, line 2", "None: ['c']", "a comma between double quotes"]),
+    (["eval", "hole.csv", "--columns", "text,label"], ["hole.csv, line 2", "'label': ''", "fill empty cells"]),
     (["eval", "empty.jsonl"], ["empty.jsonl", "at least one row", "Fix"]),
     (["eval", "latin.jsonl"], ["latin.jsonl, line 2", "UTF-8", "0xf9", "Fix"]),
     (["index", "--docs", "docs", "--language", "Klingon"], ["--language", "Klingon", "English", "Turkish"]),
@@ -104,6 +109,11 @@ def test_it_is_one_short_file_that_needs_public_libraries_only():
 ])
 def test_a_mistake_is_named_at_once(folder, arguments, words):
     (folder / "bad.jsonl").write_text(json.dumps(QUESTIONS[0]) + "\n{'question': 'single quotes'}\n")
+    (folder / "null.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null}]}')
+    (folder / "array.jsonl").write_text("[\n" + json.dumps(QUESTIONS[0]) + "\n]")
+    (folder / "names.csv").write_text("text,label\na,b\n")
+    (folder / "comma.csv").write_text("text,label\na,b,c\n")
+    (folder / "hole.csv").write_text("text,label\na,\n")
     (folder / "half.jsonl").write_text('{"question": "no answer"}\n')
     (folder / "twice.jsonl").write_text('{"id": "x", "prompt": "a", "completion": "b"}\n{"id": "x", "prompt": "c", "completion": "d"}\n')
     (folder / "empty.jsonl").write_text("\n\n")
@@ -130,6 +140,8 @@ def test_rows_in_all_forms_become_the_same_messages(rag, tmp_path):
     assert [row["messages"] for row in rows] == [turns] * 3 and [row["id"] for row in rows] == ["1", "3", "5"]
     table = rag.read_rows(tmp_path / "rows.csv", "asked,said")
     assert table[0]["messages"] == turns and table[1]["messages"][0]["content"] == "Why\nnot?"
+    (tmp_path / "excel.csv").write_bytes("asked;said\r\nWhy?;Because.\r\n".encode("utf-16"))
+    assert rag.read_rows(tmp_path / "excel.csv", "asked,said")[0]["messages"] == turns, "UTF-16 and semicolons"
     (tmp_path / "ragged.csv").write_text("asked,said\nonly one\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="line 2"):
         rag.read_rows(tmp_path / "ragged.csv", "asked,said")
@@ -198,6 +210,16 @@ def test_only_changes_are_embedded_and_what_was_deleted_is_gone(rag, folder, cap
                                  "The Rill: Price\nIt costs 24.50 euros."}
     assert sorted(p.name for p in (folder / "index").iterdir()) == sorted(["index.json", f"{about['table']}.lance"]), "the old table is gone"
     assert "12 weeks" in rag.search(args, embedder, ["how many weeks for the filter"])[0][0]["content"]
+
+
+def test_an_index_of_other_documents_is_made_again_with_a_sentence(rag, folder, capsys):
+    rag.update_index(settings(folder), Embedder())
+    (folder / "others").mkdir()
+    (folder / "others/new.md").write_text("# New\n\nSomething new.")
+    capsys.readouterr()
+    rag.update_index(settings(folder, docs=folder / "others"), Embedder())
+    assert f"was made of {folder / 'docs'} by words, is now made of {folder / 'others'} by words" in capsys.readouterr().err
+    assert [hit["doc"] for hit in rag.search(settings(folder), Embedder(), ["kettle"])[0]] == ["new.md"], "nothing of the old documents is left"
 
 
 def test_files_appear_all_or_none(rag, tmp_path):
@@ -285,7 +307,7 @@ def test_where_nothing_is_near_the_model_is_not_asked(rag, monkeypatch):
     monkeypatch.setattr(rag, "load_model", lambda source: ("tokenizer", "model"))
     asked = []
     monkeypatch.setattr(rag, "generate", lambda t, m, prompts, *_: asked.extend(prompts) or [{"answer": "red"} for _ in prompts])
-    args = Namespace(chunks=1, refusal="Not in our documents.", min_cosine=0.25, model="m", max_new_tokens=4, batch_size=2)
+    args = Namespace(chunks=1, refusal="Not in our documents.", min_cosine=0.25, model="m", max_new_tokens=4)
     made = rag.answer(args, rows, hits)
     assert len(asked) == 1 and [one["answer"] for one in made] == ["red", "Not in our documents."]
     assert (made[0]["sources"], made[0]["stands_in"]) == (["d"], "d") and (made[1]["sources"], made[1]["stands_in"]) == ([], None)
@@ -316,7 +338,6 @@ def test_scores_by_hand(rag):
     assert means["exact"] == (0.25, 4) and means["contains"] == (0.5, 4) and means["refusal accuracy"] == (0.5, 4)
     assert means["refuses, answerable"] == (0.3333, 3) and means["refuses, unanswerable"] == (0.0, 1)
     assert means["recall@1"] == (0.5, 1) and means["recall@5"] == (0.5, 1) and means["stands in what was read"] == (0.3333, 3)
-    assert made[0]["scores"]["ROUGE-L, answerable"] == pytest.approx(0.5) and means["ROUGE-L, answerable"][1] == 3
 
 
 def test_intervals_stay_honest_at_none_of_n_and_are_a_bootstrap_else(rag):

@@ -10,7 +10,7 @@ Systems, each held against the first one row by row:
     predictions:FILE         ready answers: JSONL with {"id", "prompt", "gold", "answer"}, such as tuned/predictions_after.jsonl
 Parts are joined by + (prompts:rag-scores/predictions.jsonl+adapter:tuned), and NAME= before a system names it (small=model:tuned-full).
 Rows: JSONL with {"messages": [...]}, {"prompt", "completion"} or {"question", "answer"}, or CSV with two columns.
-Needs: pip install "transformers>=5.23" "torch>=2.13" rouge-score scipy matplotlib, peft for adapter, sentence-transformers for nearest
+Needs: pip install "transformers>=5.23" "torch>=2.13" rouge-score scipy, peft for adapter, sentence-transformers for nearest
 """
 import argparse, csv, io, json, logging, math, os, random, re, sys, tempfile, time, unicodedata  # noqa: E401
 from pathlib import Path
@@ -28,7 +28,7 @@ def parse_system(text: str) -> dict[str, str]:
             stop(f"system {text!r}", f"base, or one of {', '.join(KINDS)} with a value, as in few-shot:8", f"{kind}:{value}", "see --help")
     return {"name": name or rest, **parts}
 
-def asked(row: dict) -> str:
+def question_of(row: dict) -> str:
     """What the user and earlier answers say, in one spelling: rows that ask the same are the same row."""
     return " ".join(" ".join(turn["content"] for turn in row["messages"][:-1] if turn["role"] != "system").casefold().split())
 
@@ -46,18 +46,25 @@ def examples(args, system: dict, rows: list[dict], train: list[dict]) -> list[li
     if "nearest" in system:
         from sentence_transformers import SentenceTransformer
         embedder = SentenceTransformer(source_of(args.embedder, "all-minilm-l6-v2-0.1.0", "--embedder"))
-        ours, theirs = (embedder.encode_query([asked(row) for row in some], normalize_embeddings=True) for some in (rows, train))
+        ours, theirs = (embedder.encode_query([question_of(row) for row in some], normalize_embeddings=True) for some in (rows, train))
         return [[train[n] for n in order[-int(system["nearest"]):]] for order in np.argsort(ours @ theirs.T, axis=1)]
     shuffled = random.Random(0).sample(train, len(train))
     golds = [row["messages"][-1]["content"] for row in shuffled]  # one row of each answer, then a second of each, and so on
     return [[shuffled[n] for n in sorted(range(len(golds)), key=lambda n: golds[:n].count(golds[n]))[:int(system["few-shot"])]]] * len(rows)
 
-def prompts_of(args, system: dict, rows: list[dict], train: list[dict]) -> list[list[dict]]:
-    prompts = [one["prompt"] for one in predicted(Path(system["prompts"]), rows)] if "prompts" in system else [row["messages"][:-1] for row in rows]
-    if {"few-shot", "nearest"} & set(system):
-        shown = [[t for one in some for t in one["messages"] if t["role"] != "system"] for some in examples(args, system, rows, train)]
-        prompts = [[*(t for t in p if t["role"] == "system"), *some, *(t for t in p if t["role"] != "system")] for p, some in zip(prompts, shown)]
-    return prompts
+def asked(row: dict, system: dict, left_out: int = 0) -> list[dict]:
+    """How each system is asked: its prompt of the row, with its solved rows, but the first `left_out`, between instruction and question."""
+    turns = system["turns"][row["id"]]
+    shown = [t for one in system["shown"][row["id"]][left_out:] for t in one["messages"] if t["role"] != "system"]
+    return [*(t for t in turns if t["role"] == "system"), *shown, *(t for t in turns if t["role"] != "system")]
+
+def fitting(row: dict, system: dict, tokenizer, room: float) -> tuple[list[dict], int]:
+    """`asked` in at most `room` tokens, and how many solved rows had to be left out for that."""
+    for left_out in range(len(system["shown"][row["id"]]) + 1):
+        prompt = asked(row, system, left_out)
+        if len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)) <= room:
+            break
+    return prompt, left_out
 # ---------------------------------------------------------------- run, judge
 def run(args, systems: list[dict], rows: list[dict], train: list[dict]) -> dict[str, list[dict]]:
     """System -> one prediction a row. A model stays loaded for systems that follow each other and share it."""
@@ -66,9 +73,6 @@ def run(args, systems: list[dict], rows: list[dict], train: list[dict]) -> dict[
         print(system["name"], file=sys.stderr)
         if "predictions" in system:
             answers = predicted(Path(system["predictions"]), rows)
-            if tokenizer:  # of a system before; what the file itself says of tokens wins
-                answers = [{"prompt_tokens": len(tokenizer.apply_chat_template(one["prompt"], add_generation_prompt=True, return_dict=False)),
-                            "completion_tokens": len(tokenizer(one["answer"])["input_ids"])} | one for one in answers]
         else:
             wanted = system.get("model") or args.model, system.get("adapter")
             if key != wanted:
@@ -77,8 +81,15 @@ def run(args, systems: list[dict], rows: list[dict], train: list[dict]) -> dict[
                 if wanted[1]:
                     from peft import PeftModel
                     model = PeftModel.from_pretrained(model, wanted[1]).eval()
-            prompts, longest = prompts_of(args, system, rows, train), max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows)
-            answers = generate(tokenizer, model, prompts, args.max_new_tokens or math.ceil(1.25 * longest) + 8, args.batch_size)
+            ready = predicted(Path(system["prompts"]), rows) if "prompts" in system else [{"prompt": row["messages"][:-1]} for row in rows]
+            shown = examples(args, system, rows, train) if {"few-shot", "nearest"} & set(system) else [[]] * len(rows)
+            system |= {"turns": {row["id"]: one["prompt"] for row, one in zip(rows, ready)}, "shown": {row["id"]: x for row, x in zip(rows, shown)}}
+            new = args.max_new_tokens or 8 + math.ceil(1.25 * max(len(tokenizer(row["messages"][-1]["content"])["input_ids"]) for row in rows))
+            context = getattr(model.config.get_text_config(), "max_position_embeddings", math.inf)
+            prompts, fewer = zip(*(fitting(row, system, tokenizer, context - new) for row in rows))
+            if any(fewer):
+                args.notes.append(f"{system['name']}: {sum(map(bool, fewer))} rows see up to {max(fewer)} fewer examples, to fit {context} tokens.")
+            answers = generate(tokenizer, model, prompts, new, args.batch_size)
             answers = [{"prompt": prompt} | answer for prompt, answer in zip(prompts, answers)]
         made[system["name"]] = [{"id": row["id"], "gold": row["messages"][-1]["content"]} | one for row, one in zip(rows, answers)]
     return made
@@ -126,23 +137,8 @@ def report(args, rows: int, table: dict, costs: dict, leads: dict) -> str:
         cells = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*d["mean"]), str(d["better"]), str(d["worse"]), d["verdict"]]
         lines.append(f"| {name} | {metric} | {' | '.join(cells)} |")
     lines += ["", f"Means with 95 % intervals; `cannot tell`: the interval of the difference holds 0.{few} Tokens and seconds: of one request, "
-              f"{args.batch_size} at a time; `-`: not recorded. Only --train finds rows that were trained on.", "", "![scores](comparison.png)"]
+              f"{args.batch_size} at a time; `-`: not recorded. Only --train finds rows that were trained on.", *args.notes]
     return "\n".join(lines) + "\n"
-
-def picture(table: dict, leads: dict, rows: int) -> bytes:
-    """One panel a metric: a point and its interval for each system. The title says what the paired differences say."""
-    from matplotlib.figure import Figure
-    first, metrics = next(iter(table)), list(next(iter(table.values())))
-    figure = Figure(figsize=(3 + 3 * len(metrics), 1.6 + 0.4 * len(table)), layout="constrained")
-    for metric, panel in zip(metrics, figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]):
-        for place, scores in enumerate(table.values()):
-            panel.plot(scores[metric][1:3], [place, place], color="#0072B2")
-            panel.plot(scores[metric][0], place, "o", color="#0072B2", markerfacecolor="#0072B2" if place else "white")
-        panel.set(xlabel=metric, xlim=(-0.03, 1.03), ylim=(len(table) - 0.5, -0.5), yticks=range(len(table)), yticklabels=list(table))
-    better = [name for name, ds in leads.items() if ds[metrics[-1]]["verdict"] == "better"]
-    figure.suptitle(f"{', '.join(better) or 'No system'} better than {first} by {metrics[-1]} ({rows} rows; 95 % intervals)")
-    figure.savefig(drawn := io.BytesIO(), format="png", dpi=150)
-    return drawn.getvalue()
 # ---------------------------------------------------------------- command line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,9 +151,9 @@ def main() -> None:
     add("--max-new-tokens", type=int, help="longest answer (a quarter more than the longest gold answer)")
     add("--batch-size", type=int, default=8, help="requests at a time (%(default)s)")
     add("--columns", help="CSV: the two columns, such as question,answer")
-    add("--out", type=Path, default="comparison", help="folder for report.md, metrics.json, comparison.png, predictions (%(default)s)")
+    add("--out", type=Path, default="comparison", help="folder for report.md, metrics.json and all predictions (%(default)s)")
     add("--force", action="store_true", help="replace the files of an earlier run in --out")
-    args = parser.parse_args()
+    args = parser.parse_args(namespace=argparse.Namespace(notes=[]))  # what the report must say beside the numbers
     systems = [parse_system(text) for text in args.systems]
     if len({system["name"] for system in systems}) < max(2, len(systems)):
         parser.error("expected two or more systems, each with a name of its own (NAME=...)")
@@ -166,8 +162,8 @@ def main() -> None:
     rows, train = read_rows(args.eval, args.columns), read_rows(args.train, args.columns) if args.train else []
     if (k := max(int(system.get(how, 0)) for system in systems for how in ("few-shot", "nearest"))) > len(train):
         stop("--train", f"at least {k} rows to show as examples", len(train), "give a larger file, or show fewer")
-    known = {asked(row): row["id"] for row in train}
-    if leaks := [f"{row['id']} (there {known[asked(row)]})" for row in rows if asked(row) in known]:
+    known = {question_of(row): row["id"] for row in train}
+    if leaks := [f"{row['id']} (there {known[question_of(row)]})" for row in rows if question_of(row) in known]:
         stop(args.eval, f"no row of {args.train}", f"{len(leaks)}: {', '.join(leaks[:9])}", "remove them from one of the files, and tune again")
     for system in (system for system in systems if "adapter" in system):
         configs = [c for c in (Path(system["adapter"], name, "adapter_config.json") for name in ("", "adapter")) if c.is_file()]
@@ -184,7 +180,7 @@ def main() -> None:
     files = {re.sub(r"[^\w.-]+", "-", f"predictions_{name}.jsonl"): "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in some)
              for name, some in made.items()}
     facts = {"scores": table, "against": {first: leads}, "costs": costs, "settings": vars(args)}
-    write(args.out, files | {"comparison.png": picture(table, leads, len(rows)), "metrics.json": json.dumps(facts, indent=1, default=str),
+    write(args.out, files | {"metrics.json": json.dumps(facts, indent=1, default=str),
                              "report.md": (text := report(args, len(rows), table, costs, leads))})
     print(text)
 # ---------------------------------------------------------------- model (from here to the end the same lines stand in rag.py)
@@ -235,20 +231,22 @@ def stop(where, expected, found, fix):
 def text_of(path: Path) -> str:
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         stop(f"{path}, line {data.count(10, 0, error.start) + 1}", "UTF-8 text", f"the byte {data[error.start]:#x}", "save the file as UTF-8")
 def lines_of(path: Path):
     """(line number, object) of each line of a JSONL file, or of a CSV file with a header."""
+    text = text_of(path)
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+        sign = max(",;\t", key=text.partition("\n")[0].count)  # some spreadsheets write semicolons
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True)
         return (yield from ((reader.line_num, row) for row in reader))
-    for number, line in ((n, line) for n, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()):
+    for number, line in ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()):
         try:
             row = json.loads(line)
         except ValueError as error:
-            stop(f"{path}, line {number}", "one JSON object", error, "put each row on a line of its own, with double quotes")
-        yield number, row if isinstance(row, dict) else {}
+            stop(f"{path}, line {number}", "one JSON object", error, f"double quotes, one row a line; an array: jq -c '.[]' {path} > rows.jsonl")
+        yield number, row if isinstance(row, dict) else {"found": row}
 def read_rows(path: Path, columns: str | None) -> list[dict]:
     """Rows {"id", "messages", ...} that end with a question and its answer. One bad line refuses the file; nothing is dropped."""
     rows, first, roles = [], {}, ("user", "assistant", "system")
@@ -257,9 +255,10 @@ def read_rows(path: Path, columns: str | None) -> list[dict]:
             if "messages" not in row and set(pair) <= set(row):
                 row["messages"] = sum([row[n] if isinstance(row[n], list) else [{"role": r, "content": row[n]}] for n, r in zip(pair, roles)], [])
         turns = row.get("messages")
-        if not (isinstance(turns, list) and all(isinstance(t, dict) and t.get("role") in roles and isinstance(t.get("content"), str) for t in turns)
-                and [t["role"] for t in turns[-2:]] == ["user", "assistant"]):
-            stop(f"{path}, line {number}", "messages, the last two a user's and an assistant's text, or two columns", list(row), "see --help")
+        if not (isinstance(turns, list) and all(isinstance(t, dict) and t.get("role") in roles and isinstance(said := t.get("content"), str)
+                and said.strip() for t in turns) and [t["role"] for t in turns[-2:]] == ["user", "assistant"] and None not in row):
+            fix = "see --help; in a CSV file name two --columns, fill empty cells, write a text that holds a comma between double quotes"
+            stop(f"{path}, line {number}", "messages, the last two a user's and an assistant's text, or two columns", str(row)[:200], fix)
         row["id"] = str(row.get("id") or number)
         if first.setdefault(row["id"], number) != number:
             stop(f"{path}, line {number}", "an id of its own", f"{row['id']!r}, as in line {first[row['id']]}", "rename one of the two")
@@ -290,10 +289,10 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("Stopped. Nothing is half-written.", file=sys.stderr)
+        print("Stopped. Nothing is half-written. Run the same command again.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         full, said = re.search("No space left|File too large|quota", str(error)), str(error).split("\n")[0]
         if not full and not isinstance(error, OSError):
             raise
-        sys.exit(f"The disk is full ({said}). Nothing is half-written. Fix: free some space." if full else f"{said}. Fix: check the path.")
+        stop("files", *(("room to write", f"the disk is full ({said})", "free space") if full else ("one to read", said, "check path and network")))

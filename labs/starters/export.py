@@ -13,16 +13,22 @@ import sys
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 TEXT = "The quick brown fox asks the support desk: why does 1 + 1 = 2?\nAnswer in JSON."
 SPARE = 1.05  # files are a little larger than their tensors
+MERGED = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA")  # kinds of adapters that change weights
 
 
 class Stop(Exception):
     """What the user can mend: what was expected, what was found, the fix."""
+
+
+def check(fine, where, expected, found, fix):
+    if not fine:
+        raise Stop(f"{where}: expected {expected}, found {found}. Fix: {fix}.")
 
 
 def parse(arguments=None):
@@ -37,33 +43,46 @@ def parse(arguments=None):
 
 
 # ------------------------------------------------------------------ look: nothing heavy before all is known to be there
+def first_line(error):
+    return str(error).strip().splitlines()[0]
+
+
 def find(options):
-    """(adapter folder, name of its base model, tokenizer, output). Stop where something is missing or cannot be merged."""
-    folder = Path(options.adapter)
-    if lacking := [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]:
-        whole = ": it holds a whole model, nothing is to be merged" if (folder / "model.safetensors").is_file() else ""
-        raise Stop(f"--adapter {folder}: expected an adapter, found no {' and no '.join(lacking)}{whole}. Fix: name the output folder of tune.py.")
+    """(adapter folder, its configuration, output). Stop where something is missing, cannot be merged, or would be lost."""
+    folder, out = Path(options.adapter), Path(options.output)
+    lacking = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
+    whole = ": it holds a whole model, nothing is to be merged" * (folder / "model.safetensors").is_file()
+    check(not lacking, f"--adapter {folder}", "an adapter", f"no {' and no '.join(lacking)}{whole}", "name the output folder of tune.py")
     config = PeftConfig.from_pretrained(str(folder))
-    if config.peft_type not in ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA"):
-        raise Stop(f"--adapter {folder}: expected a kind that can be merged, found {config.peft_type.value}, which does not change weights. "
-                   "Fix: deploy it with PEFT, as an adapter.")
-    base = options.base or config.base_model_name_or_path
+    check(config.peft_type in MERGED, f"--adapter {folder}", "a kind that can be merged", f"{config.peft_type.value}, which does not change weights",
+          "deploy it with PEFT, as an adapter")
+    check(not out.exists() or options.force, f"--output {out}", "no such folder", "one", "another --output, or --force to replace it")
+    ours = not out.exists() or out.is_dir() and (not any(out.iterdir()) or (out / "export.json").is_file())
+    check(ours, "--force", "a folder that export.py made", f"{out} without export.json", "choose another --output")
+    return folder, config, out
+
+
+def find_base(options, folder, config):
+    """(name of the base model, tokenizer). What cannot be known for sure is said."""
+    named = config.base_model_name_or_path
+    base = options.base or named
+    where, fix = f"base model {base}", "--base with the place where the base model is now"
     try:
         stored = getattr(AutoConfig.from_pretrained(base), "quantization_config", None)
-        tokenizer = None if stored else AutoTokenizer.from_pretrained(str(folder) if (folder / "tokenizer_config.json").is_file() else base)
+        tokenizer = theirs = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError) as error:
-        raise Stop(f"base model {base}: expected a folder or a hub id (which needs a network once) with a tokenizer, found: "
-                   f"{str(error).strip().splitlines()[0]} Fix: --base with the place where the base model is now.") from None
-    if stored:
-        method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
-        raise Stop(f"base model {base}: expected full-precision weights, found weights stored as {method}. "
-                   "Fix: --base with the model that they were made from.")
-    out = Path(options.output)
-    if out.exists() and not options.force:
-        raise Stop(f"--output {out}: expected no such folder, found one. Fix: another --output, or --force to replace it.")
-    if out.exists() and (out.is_file() or (any(out.iterdir()) and not (out / "export.json").is_file())):
-        raise Stop(f"--force: expected a folder that export.py made, found {out} without export.json. Fix: choose another --output.")
-    return folder, base, tokenizer, out
+        check(False, where, "a folder or a hub id (which needs a network once) with a tokenizer", first_line(error), fix)
+    method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", stored)
+    check(not stored, where, "full-precision weights", f"weights stored as {method}", "--base with the model that they were made from")
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    check(tokenizer.get_vocab() == theirs.get_vocab(), f"{folder} on {base}", "one vocabulary", "two", f"--base with the adapter's own base, {named}")
+    if Path(base).name != Path(named).name:
+        print(f"The adapter names {named} as its base. {base} must be the same model: no check can tell it from another one of the same shape.")
+    settings = folder / "tune.yaml"
+    if settings.is_file() and "qlora" in settings.read_text(encoding="utf-8"):
+        print("The adapter was trained on 4-bit weights (QLoRA). It is merged into the base model in full precision, so its scores move a little.")
+    return base, tokenizer
 
 
 # ------------------------------------------------------------------ merge, and check what was merged
@@ -72,11 +91,14 @@ def merge(folder, base, tokenizer):
     """(merged model in float32, largest difference of a score: merged against adapter, adapter against base)."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    where, fix = f"{folder} on {base}", "--base with the model that the adapter was trained on"
     try:
         tuned = PeftModel.from_pretrained(model, str(folder)).eval()
     except (RuntimeError, ValueError) as error:
-        raise Stop(f"{folder} on {base}: expected an adapter of this model, found: {str(error).strip().splitlines()[0]} "
-                   "Fix: --base with the model that the adapter was trained on.") from None
+        check(False, where, "an adapter of this model", first_line(error), fix)
+    stored, places = load_peft_weights(str(folder), device="cpu"), get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    odd = [name for name in set(stored) ^ set(places) if "embed_tokens" not in name and "lm_head" not in name]
+    check(not odd, where, "an adapter of this model", f"{len(odd)} weights on one side only, such as {sorted(odd)[:1]}", fix)
     with_adapter = tuned(input_ids=ids).logits
     with tuned.disable_adapter():
         changed = (tuned(input_ids=ids).logits - with_adapter).abs().max().item()
@@ -90,8 +112,8 @@ def save(model, tokenizer, facts, out, dtype):
     shutil.rmtree(part, ignore_errors=True)
     need = SPARE * sum(p.numel() for p in model.parameters()) * torch.empty((), dtype=dtype).element_size()
     existing = next(folder for folder in [part.absolute(), *part.absolute().parents] if folder.exists())
-    if (free := shutil.disk_usage(existing).free) < need:
-        raise Stop(f"{out}: expected {need / 1e6:.0f} MB free, found {free / 1e6:.0f}. Fix: free some space, --dtype bfloat16, or another --output.")
+    free = shutil.disk_usage(existing).free
+    check(free >= need, out, f"{need / 1e6:.0f} MB free", f"{free / 1e6:.0f}", "free some space, --dtype bfloat16, or another --output")
     try:
         model.to(dtype).save_pretrained(part)
         tokenizer.save_pretrained(part)
@@ -105,14 +127,13 @@ def save(model, tokenizer, facts, out, dtype):
 
 def run(options):
     transformers_logging.disable_progress_bar()
-    folder, base, tokenizer, out = find(options)
+    folder, config, out = find(options)
+    base, tokenizer = find_base(options, folder, config)
     model, off, changed = merge(folder, base, tokenizer)
     print(f"The adapter moves a score by up to {changed:.4f}; merged, it differs from the adapter by up to {off:.1e}.")
-    if changed == 0:
-        raise Stop(f"{folder}: expected an adapter that changes something, found one that does not. Fix: train it, or name another --adapter.")
-    if off > options.tolerance:
-        raise Stop(f"merged model: expected scores within {options.tolerance} of the adapter's, found a difference of {off:.4f}. Nothing was saved. "
-                   "Fix: report it to PEFT; until then deploy the adapter itself.")
+    check(changed > 0, folder, "an adapter that changes something", "one that does not", "train it, or name another --adapter")
+    check(off <= options.tolerance, "merged model", f"scores within {options.tolerance} of the adapter's", f"a difference of {off:.4f}",
+          "nothing was saved; report it to PEFT; until then deploy the adapter itself")
     facts = {"adapter": folder.name, "base": base, "dtype": options.dtype, "largest_difference": off}
     save(model, tokenizer, facts, out, getattr(torch, options.dtype))
     print(f"Whole: {out}. Load it with AutoModelForCausalLM.from_pretrained({str(out)!r}, dtype=torch.{options.dtype}).")
@@ -125,9 +146,12 @@ if __name__ == "__main__":
     except Stop as error:
         sys.exit(f"export.py: {error}")
     except KeyboardInterrupt:
-        print("export.py: stopped; nothing was saved.", file=sys.stderr)
+        print("export.py: stopped; nothing was saved. Run the same command again.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if not any(words in str(error) for words in ("No space left", "File too large", "quota")):
+        full = any(words in str(error) for words in ("No space left", "File too large", "quota"))
+        if not full and not isinstance(error, OSError):
             raise
-        sys.exit(f"export.py: the disk is full ({error}). Nothing was saved. Fix: free some space, --dtype bfloat16, or another --output.")
+        fix = "free some space, --dtype bfloat16, or another --output" if full else "check the path, or another --output"
+        said = f"the disk is full ({error})" if full else error
+        sys.exit(f"export.py: expected files that can be read and written, found {said}. Nothing was saved. Fix: {fix}.")

@@ -6,7 +6,7 @@
 Documents: a folder or one file of .md, .txt, and .jsonl with {"text": ..., "id": ..., "title": ...} on each line.
 Questions: JSONL with {"messages": [...]}, {"prompt", "completion"} or {"question", "answer"}, or CSV with two columns.
 A row may hold "sources", ids of documents (gives recall), and "accepted", other right answers. Not answered: gold = --refusal.
-Needs: pip install "lancedb>=0.40" "sentence-transformers>=6.2" "transformers>=5.23" "torch>=2.13" rouge-score scipy
+Needs: pip install "lancedb>=0.40" "sentence-transformers>=6.2" "transformers>=5.23" "torch>=2.13" scipy
 """
 import argparse, csv, hashlib, io, json, logging, os, re, shutil, sys, tempfile, time, unicodedata  # noqa: E401
 from pathlib import Path
@@ -44,7 +44,7 @@ def cut(documents: list[tuple[str, str, str]], longest: int) -> list[dict]:
 def update_index(args, embedder) -> None:
     """Only what changed is embedded. The table is built aside; index.json names the one that counts and is replaced last, in one step."""
     import lancedb.index, pyarrow  # noqa: E401
-    folder, chunks, known, about = args.index, cut(read_documents(args.docs), args.words), {}, {}
+    folder, chunks, known = args.index, cut(read_documents(args.docs), args.words), {}
     if not chunks:
         stop(f"--docs {args.docs}", ".md, .txt or .jsonl documents with text", "none", "check the path")
     digest = hashlib.sha256(json.dumps([args.language, chunks]).encode()).hexdigest()
@@ -52,6 +52,8 @@ def update_index(args, embedder) -> None:
         table, about, same = open_index(folder, embedder)
         if same and about["digest"] == digest:
             return print(f"{folder}: up to date, {len(chunks)} chunks", file=sys.stderr)
+        if about.get("docs") != str(args.docs) or not same:
+            print(f"{folder}: was made of {about.get('docs')} by {about['embedder']}, is now made of {args.docs} by {args.embedder}", file=sys.stderr)
         known = {row["content"]: row["vector"] for row in table.search().select(["content", "vector"]).to_list()} if same else {}
     new = list({c["content"]: 0 for c in chunks if c["content"] not in known})
     known |= dict(zip(new, embedder.encode_document(new, normalize_embeddings=True))) if new else {}
@@ -63,7 +65,7 @@ def update_index(args, embedder) -> None:
         table = lancedb.connect(str(aside)).create_table("new", pyarrow.Table.from_pylist(chunks).append_column("vector", column))
         table.create_index("content", config=lancedb.index.FTS(language=args.language))
         (aside / "new.lance").rename(folder / f"{aside.name}.lance")
-        write(folder, {"index.json": json.dumps({"made by": "rag.py", "table": aside.name, "digest": digest, "embedder": args.embedder})})
+        write(folder, {"index.json": json.dumps({"table": aside.name, "digest": digest, "embedder": args.embedder, "docs": str(args.docs)})})
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for left in [p for p in folder.glob("rag-part-*") if p.name != f"{aside.name}.lance"]:
@@ -76,8 +78,7 @@ def answer(args, rows: list[dict], hits: list[list[dict]]) -> list[dict]:
     made = [{"id": row["id"], "prompt": reading_prompt(row["messages"][:-1], found[:args.chunks], args.refusal), "answer": args.refusal,
              "gold": row["messages"][-1]["content"], "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0} for row, found in zip(rows, hits)]
     asked = [one for one, found in zip(made, hits) if found and found[0]["closest"] >= args.min_cosine]
-    replies = generate(*load_model(args.model), [one["prompt"] for one in asked], args.max_new_tokens, args.batch_size) if asked else []
-    for one, reply in zip(asked, replies):
+    for one, reply in zip(asked, generate(*load_model(args.model), [one["prompt"] for one in asked], args.max_new_tokens, 8) if asked else []):
         one |= reply
     for one, found in zip(made, hits):
         read = [] if holds(one["answer"], args.refusal) else found[:args.chunks]
@@ -90,22 +91,19 @@ def holds(text: str, part: str) -> bool:
 
 def judge(args, rows: list[dict], hits: list[list[dict]], made: list[dict]) -> dict[str, list[float]]:
     """Score -> [mean, low, high, rows]; each row's own scores are added to its prediction."""
-    from rouge_score.rouge_scorer import RougeScorer
-    rouge = RougeScorer(["rougeL"], tokenizer=type("Words", (), {"tokenize": staticmethod(words)})())
     for row, found, one in zip(rows, hits, made):
         accepted, sources = ([x] if isinstance(x := row.get(key) or [], str) else x for key in ("accepted", "sources"))
         forms, said, none, silent = [one["gold"], *accepted], one["answer"], holds(one["gold"], args.refusal), holds(one["answer"], args.refusal)
         scores = {"exact": silent if none else not silent and any(words(said) == words(form) for form in forms),
                   "contains": silent if none else not silent and any(holds(said, form) for form in forms),
                   "refusal accuracy": silent == none, "refuses, unanswerable" if none else "refuses, answerable": silent}
-        scores |= {} if none else {"ROUGE-L, answerable": max(rouge.score(form, said)["rougeL"].fmeasure for form in forms)}
         scores |= {} if silent else {"stands in what was read": one["stands_in"] is not None}
         documents = list({hit["doc"]: 0 for hit in found})  # several chunks of one document count once, at their first place
         for k in (1, 3, 5, 10) if sources else ():
             scores[f"recall@{k}"] = len(set(documents[:k]) & set(sources)) / len(set(sources))
         one |= {"scores": {name: float(value) for name, value in scores.items()}, "closest": found[0]["closest"] if found else None}
-    names = sorted({name for one in made for name in one["scores"]})
-    return {name: interval([one["scores"][name] for one in made if name in one["scores"]]) for name in names}
+    scored = [one["scores"] for one in made]
+    return {name: interval([scores[name] for scores in scored if name in scores]) for name in sorted(set().union(*scored))}
 # ---------------------------------------------------------------- command line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,7 +121,6 @@ def main() -> None:
     add("--min-cosine", type=float, default=0.25, help="refuse when the nearest chunk is further away (%(default)s); depends on the embedder")
     add("--refusal", default="Not in our documents.", help="what is said when the documents do not answer (%(default)s)")
     add("--max-new-tokens", type=int, default=64, help="longest answer (%(default)s)")
-    add("--batch-size", type=int, default=8, help="requests at a time (%(default)s)")
     add("--columns", help="eval of a CSV: its two columns, such as question,answer")
     add("--out", type=Path, default="rag-scores", help="eval: folder for metrics.json and predictions.jsonl (%(default)s)")
     add("--force", action="store_true", help="eval: replace the files of an earlier run in --out")
@@ -132,8 +129,8 @@ def main() -> None:
         parser.error("index wants --docs; search and ask want a question; eval wants a file of questions; counts are 1 or more")
     if args.command == "eval" and args.out.exists() and not args.force:
         stop(f"--out {args.out}", "a folder that is not there yet", "this one", "name another, or give --force to replace the files in it")
-    asked = [{"id": "1", "messages": [{"role": "user", "content": args.what}, {"role": "assistant", "content": ""}]}]
-    rows = read_rows(Path(args.what), args.columns) if args.command == "eval" else asked
+    turns = [{"role": "user", "content": args.what}, {"role": "assistant", "content": ""}]
+    rows = read_rows(Path(args.what), args.columns) if args.command == "eval" else [{"id": "1", "messages": turns}]
     args.embedder = source_of(args.embedder, "all-minilm-l6-v2-0.1.0", "--embedder")
     args.model = source_of(args.model, "smollm2-135m-instruct-float32", "--model") if args.command in ("ask", "eval") else None
     from sentence_transformers import SentenceTransformer
@@ -236,20 +233,22 @@ def stop(where, expected, found, fix):
 def text_of(path: Path) -> str:
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         stop(f"{path}, line {data.count(10, 0, error.start) + 1}", "UTF-8 text", f"the byte {data[error.start]:#x}", "save the file as UTF-8")
 def lines_of(path: Path):
     """(line number, object) of each line of a JSONL file, or of a CSV file with a header."""
+    text = text_of(path)
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text_of(path), newline=""))
+        sign = max(",;\t", key=text.partition("\n")[0].count)  # some spreadsheets write semicolons
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True)
         return (yield from ((reader.line_num, row) for row in reader))
-    for number, line in ((n, line) for n, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()):
+    for number, line in ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()):
         try:
             row = json.loads(line)
         except ValueError as error:
-            stop(f"{path}, line {number}", "one JSON object", error, "put each row on a line of its own, with double quotes")
-        yield number, row if isinstance(row, dict) else {}
+            stop(f"{path}, line {number}", "one JSON object", error, f"double quotes, one row a line; an array: jq -c '.[]' {path} > rows.jsonl")
+        yield number, row if isinstance(row, dict) else {"found": row}
 def read_rows(path: Path, columns: str | None) -> list[dict]:
     """Rows {"id", "messages", ...} that end with a question and its answer. One bad line refuses the file; nothing is dropped."""
     rows, first, roles = [], {}, ("user", "assistant", "system")
@@ -258,9 +257,10 @@ def read_rows(path: Path, columns: str | None) -> list[dict]:
             if "messages" not in row and set(pair) <= set(row):
                 row["messages"] = sum([row[n] if isinstance(row[n], list) else [{"role": r, "content": row[n]}] for n, r in zip(pair, roles)], [])
         turns = row.get("messages")
-        if not (isinstance(turns, list) and all(isinstance(t, dict) and t.get("role") in roles and isinstance(t.get("content"), str) for t in turns)
-                and [t["role"] for t in turns[-2:]] == ["user", "assistant"]):
-            stop(f"{path}, line {number}", "messages, the last two a user's and an assistant's text, or two columns", list(row), "see --help")
+        if not (isinstance(turns, list) and all(isinstance(t, dict) and t.get("role") in roles and isinstance(said := t.get("content"), str)
+                and said.strip() for t in turns) and [t["role"] for t in turns[-2:]] == ["user", "assistant"] and None not in row):
+            fix = "see --help; in a CSV file name two --columns, fill empty cells, write a text that holds a comma between double quotes"
+            stop(f"{path}, line {number}", "messages, the last two a user's and an assistant's text, or two columns", str(row)[:200], fix)
         row["id"] = str(row.get("id") or number)
         if first.setdefault(row["id"], number) != number:
             stop(f"{path}, line {number}", "an id of its own", f"{row['id']!r}, as in line {first[row['id']]}", "rename one of the two")
@@ -291,10 +291,10 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("Stopped. Nothing is half-written.", file=sys.stderr)
+        print("Stopped. Nothing is half-written. Run the same command again.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         full, said = re.search("No space left|File too large|quota", str(error)), str(error).split("\n")[0]
         if not full and not isinstance(error, OSError):
             raise
-        sys.exit(f"The disk is full ({said}). Nothing is half-written. Fix: free some space." if full else f"{said}. Fix: check the path.")
+        stop("files", *(("room to write", f"the disk is full ({said})", "free space") if full else ("one to read", said, "check path and network")))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sysconfig
 from dataclasses import replace
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
@@ -18,6 +20,7 @@ from helpers.widgets import look, plan
 from helpers.widgets.view import Shown, View, number
 from words_embedder import WordsEmbedder
 
+ROOT = Path(__file__).resolve().parent.parent
 LLAMA_8B = decisions.CASES[0].answers.config
 
 
@@ -362,3 +365,18 @@ def test_the_search_view_asks_the_index(index, tmp_path):
         widgets.search_explorer(index, [])
     with pytest.raises(ValueError, match="search_explorer: expected an index with chunks.*Fix"):
         widgets.search_explorer(retrieval.Index(tmp_path / "empty", WordsEmbedder()), questions)
+
+
+def test_keys_in_a_list_belong_to_the_list_and_not_to_jupyterlab():
+    """JupyterLab takes arrows and letters while a list or radio buttons have the focus, and moves or cuts cells. The course's settings leave
+    them to the field; they name JupyterLab's own shortcuts, so a new version of it must be looked at."""
+    schemas = Path(sysconfig.get_path("data")) / "share" / "jupyter" / "lab" / "schemas" / "@jupyterlab" / "notebook-extension"
+    theirs = json.loads((schemas / "tracker.json").read_text(encoding="utf-8"))["jupyter.lab.shortcuts"]
+    settings = json.loads((ROOT / "helpers/jupyter/labconfig/default_setting_overrides.json").read_text(encoding="utf-8"))
+    ours = settings["@jupyterlab/shortcuts-extension:shortcuts"]["shortcuts"]
+    selector = ".jp-Notebook.jp-mod-commandMode:not(.jp-mod-readWrite) :focus"
+    taken = [(one["command"], one["keys"]) for one in theirs
+             if one["selector"] == selector and one["keys"] and all(len(key) == 1 or key.startswith("Arrow") for key in one["keys"])]
+    off = [(one["command"], one["keys"]) for one in ours if one.get("disabled") and one["selector"] == selector]
+    narrower = [(one["command"], one["keys"]) for one in ours if not one.get("disabled") and one["selector"] == f"{selector}:not(select):not(input)"]
+    assert taken and off == narrower == taken

@@ -295,7 +295,7 @@ def test_data_that_must_stay_is_a_condition():
 
 
 def test_a_mean_of_rules_keeps_its_measured_interval_and_one_score_is_named_once():
-    score = evidence.best_prompt("reply", ROWS).score
+    score = evidence.measured("reply", ROWS)[evidence.GIVEN].score
     a = Answers("Write a reply.", ("facts", "style"), target=0.7, prompt=score, rag=score, test_rows=63, good_rows=400)
     found = recommend(a)
     assert found.retrieves and found.sentence.count(str(score)) == 1 and "documents given" in found.sentence
@@ -331,7 +331,7 @@ def test_all_weights_are_recommended_where_they_lead_and_nothing_forbids_them():
 def test_a_predicted_peak_and_a_shorter_prompt_say_what_they_belong_to():
     said = str(recommend(decisions.CASES[1].answers))
     assert "predicted peaks for rows of 200 tokens: LoRA 3.7 GB (batch 4)" in said and "measured peak 2.6 GB, batch 4, rows of 128 tokens" in said
-    assert "on `tone`, a tuned prompt was about" in said
+    assert "on `answer`, a tuned prompt was about" in said
     assert "on `extract`, a tuned prompt was about" in str(recommend(replace(TUNED, missing=("format",))))
 
 

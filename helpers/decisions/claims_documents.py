@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers import data, evaluation
+from helpers import evaluation
 
 from . import evidence
 from .bills import bill, shrink
@@ -120,11 +120,10 @@ def outside_data(rows):
 @claim("R2", "expert", "For stable, precise knowledge of a field, tuning is good.", "09")
 def stable_knowledge(rows):
     tuned, found = technique("answer", "LoRA", rows), technique("answer", "RAG", rows)
-    known = [kind != "unanswerable" for kind in data.load_answer()["test"]["kind"]]  # a refusal is no knowledge
-    a, b = ([score for score, counts in zip(one.each, known) if counts] for one in (tuned, found))
-    lead = evaluation.compare_paired(a, b)
-    return by_lead(lead, f"right answers where there is one: facts tuned in {evaluation.bootstrap(a).estimate:.3f}, retrieved {evaluation.bootstrap(b).estimate:.3f}",
-                   tuned.cite, found.cite)
+    facts = evidence.facts_in(rows)
+    if facts is None:
+        raise Pending(evidence.measuring("answer"))
+    return by_lead(facts[2], f"right answers where there is one: facts tuned in {facts[0].estimate:.3f}, retrieved {facts[1]}", tuned.cite, found.cite)
 
 
 @claim("R3", "expert", "When data changes often, tuning gets complicated; an index is updated.", "03, The new edition")

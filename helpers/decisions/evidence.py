@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
-from helpers import evaluation, results
+from helpers import data, evaluation, results
 from helpers.evaluation import Interval
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -202,6 +202,21 @@ def lead_of(first: str, second: str, need: str, rows: Rows) -> Interval | None:
     """The paired lead of one technique over another on a need; None where one of them is not measured."""
     found = measured(need, rows)
     return lead(found[first], found[second]) if first in found and second in found else None
+
+
+@remembered
+def facts_in(rows: Rows) -> tuple[Interval, Interval, Interval] | None:
+    """Right answers of LoRA without documents and of retrieval, and the paired lead of LoRA, on the questions of `answer` that have an answer.
+
+    A refusal is no knowledge, so unanswerable questions are left out. None where one of the two is not measured row by row.
+    """
+    found = measured("answer", rows)
+    kinds = data.load_answer()["test"]["kind"]
+    each = [found[name].each if name in found else None for name in ("LoRA", "RAG")]
+    if any(one is None or len(one) != len(kinds) for one in each):
+        return None
+    tuned, read = ([score for score, kind in zip(one, kinds) if kind != "unanswerable"] for one in each)
+    return evaluation.bootstrap(tuned), evaluation.bootstrap(read), evaluation.compare_paired(tuned, read)
 
 
 def _prompted(need: str, rows: Rows) -> Measured | None:

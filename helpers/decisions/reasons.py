@@ -95,8 +95,9 @@ class Case:
 
     @property
     def facts_in(self) -> Interval | None:
-        """The lead of a model with the facts tuned in over retrieval, on questions to the documents; None where it is not measured."""
-        return evidence.lead_of("LoRA", "RAG", "answer", self.rows)
+        """The lead of a model with the facts tuned in over retrieval, on questions that the documents answer; None where it is not measured."""
+        facts = evidence.facts_in(self.rows)
+        return facts[2] if facts else None
 
     @property
     def tunes_facts_in(self) -> bool:
@@ -257,8 +258,9 @@ def by_facts_in(case: Case) -> Reason | None:
     if "facts" not in case.answers.missing or case.facts_in is None:
         return None
     tuned, found = (evidence.measured("answer", case.rows)[name] for name in ("LoRA", "RAG"))
+    knows, reads, lead = evidence.facts_in(case.rows)
     side = "for" if case.tunes_facts_in else "against" if case.facts_in.high < 0 else "note"
-    return Reason("tuning", side, f"facts tuned in are right in {tuned.score}, retrieved ones in {found.score}; lead of tuning {case.facts_in}.",
+    return Reason("tuning", side, f"where the documents have an answer, facts tuned in are right in {knows.estimate:.3f}, retrieved ones in {reads}; lead of tuning {lead}.",
                   (tuned.cite, found.cite))
 
 

@@ -197,10 +197,12 @@ def _run_name(row: Mapping[str, Any]) -> str:
 
 def side_by_side(
     questions: Sequence[str], answers: Mapping[str, Sequence[str]], gold: Sequence[str], right: Mapping[str, Sequence[bool]] | None = None,
+    row: int = 1,
 ) -> View:
     """The answers of several systems to the same rows, one row at a time, beside the right one. Lesson 09.
 
     `right`: system -> for each row, whether its answer counts as right; by default an answer is right if it is the right one letter by letter.
+    `row`: the one shown first.
     Raises ValueError where the systems did not answer the same rows, or `right` speaks of other systems or rows.
     """
     if not answers or not len(questions) or any(len(said) != len(questions) for said in (*answers.values(), gold)):
@@ -211,7 +213,7 @@ def side_by_side(
     elif set(right) != set(answers) or any(len(marks) != len(questions) for marks in right.values()):
         raise ValueError(f"side_by_side: expected `right` for {', '.join(answers)} with {len(questions)} rows each, got "
                          f"{ {name: len(marks) for name, marks in right.items()} }. Fix: mark every answer of every system.")
-    controls = {"row": number(f"Row, 1 to {len(questions)}", 1, whole=True)}
+    controls = {"row": number(f"Row, 1 to {len(questions)}", row, whole=True)}
     return View("Find a row where the cheapest system is as good as the best one, and one where it is not.", controls,
                 lambda row: answers_shown(questions, answers, gold, right, row))
 

@@ -17,7 +17,7 @@ def matrix_panels(scores: Mapping[str, Mapping[str, Interval]], title: str, tune
     """
     if not 1 <= len(scores) <= 6:
         raise ValueError(f"matrix_panels: expected one to six needs, got {len(scores)}. Fix: split them over several figures.")
-    names = list(dict.fromkeys(name for one in scores.values() for name in one))
+    names = list(dict.fromkeys(name for one in sorted(scores.values(), key=len, reverse=True) for name in one))  # the fullest panel says the order
     across = min(2, len(scores))
     down = -(-len(scores) // across)
     figure = Chart(figsize=(4.6 * across, (0.36 * len(names) + 1.0) * down + 0.4), layout="constrained")

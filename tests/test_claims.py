@@ -17,8 +17,8 @@ from helpers.decisions.claims import HOLDS, NOT, OPEN, PENDING, UNTESTED, WHEN, 
 ROWS = evidence.stored_rows()
 ENTRIES = {entry.claim.id: entry for entry in decisions.ledger()}
 EXPECTED = {  # whoever changes one of these re-reads the claim and its numbers
-    HOLDS: "F2 F3a F3b F4 F5a F8a F8b P1 P5 P13 P14 E2 E5 E8 E12 E16 E17 E18 R1 R3 R10 R11 S4",
-    WHEN: "F5b P2 P3 P4 P6 P7 P9 P11 P12 E3 E7 E9 E10 E11 E13 E21 R4 R5 S5",
+    HOLDS: "F2 F3a F3b F4 F5a F8a F8b P1 P5 P13 P14 E2 E5 E8 E12 E16 E17 E18 R3 R11 S4",
+    WHEN: "F5b P2 P3 P4 P6 P7 P9 P11 P12 E3 E7 E9 E10 E11 E13 E21 R1 R4 R5 R10 S5",
     NOT: "F6 F7 P8 P10 E1 E6 E14 E15 E19 E20 E23 E24 R2 R6 R7 R8 R9 S1 S2 S3 S6",
     OPEN: "E4",
     UNTESTED: "F9 P15 E22 E26 E27 E28 E29 R12 S7 S8 S9 S10",
@@ -148,7 +148,12 @@ def scored(**hit):
             row["hits"], row["score"] = [right] * len(row["hits"]), [right, 0.9 * right, 0.1 + 0.9 * right, len(row["hits"])]
         return row
 
-    return changed("tuning", change)
+    def in_matrix(row):
+        if (right := hit.get(row["recipe"]["technique"])) is not None:
+            row["each"], row["score"] = [right] * len(row["each"]), [right, 0.9 * right, 0.1 + 0.9 * right, len(row["each"])]
+        return row
+
+    return changed("matrix", in_matrix, changed("tuning", change))
 
 
 def test_full_and_lora_turn():

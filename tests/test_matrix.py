@@ -65,6 +65,14 @@ def test_training_with_a_search_reads_the_gold_section_where_there_is_one(tmp_pa
     assert [r["id"] for r in rows] == [r["id"] for r in plain] and [r["messages"][-1] for r in rows] == [r["messages"][-1] for r in plain]
     longer = [len(a["messages"][1]["content"]) > len(b["messages"][1]["content"]) for a, b in zip(rows, plain)]
     assert all(longer)
+    if need == "answer":
+        chunks = retrieval.by_section(data.load_articles(1))
+        assert all(chunk.content in read["messages"][1]["content"] for read, row in zip(rows, plain) for chunk in retrieval.gold_sections(row, chunks))
+
+
+def test_the_new_edition_is_asked_with_its_own_documents(tmp_path):
+    desk = Desk(trained("answer", "rag+lora", 0), str(tmp_path))
+    assert all(chunk.edition == edition for edition in (1, 2) for hits in desk.found(desk.rows("test", edition)[:3], edition) for chunk in hits)
 
 
 def test_retraining_learns_from_the_new_edition(tmp_path):

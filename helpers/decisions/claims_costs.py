@@ -64,7 +64,7 @@ def _on(held, leads, else_, seen, sources):
 def _lora_and_full(rows):
     """The lead of LoRA over all weights on the test rows of each need where both are measured, in words too, and the sources."""
     leads, seen, sources = {}, [], []
-    for need in ("tone", "extract"):
+    for need in evidence.NEEDS:
         found = evidence.measured(need, rows)
         lora, full = found.get("LoRA"), found.get("full")
         if lora and full and (lead := evidence.lead(lora, full)):

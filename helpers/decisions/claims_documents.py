@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from helpers import evaluation
 
 from . import evidence
 from .bills import bill, shrink
 from .answers import Answers
 from .evidence import interval
-from .claims import HOLDS, WHEN, Finding, Pending, apart, by_lead, claim, either, read_lesson, row, technique, untested
+from .claims import HOLDS, NOT, WHEN, Finding, Pending, apart, by_lead, claim, either, read_lesson, row, technique, untested
 
 NEAREST = {"need": "extract", "split": "validation", "choice": "nearest"}
 
@@ -113,8 +115,8 @@ def forgets(rows):
 def outside_data(rows):
     one = _reading(rows)
     shut, found = interval(one["1"]["closed book"]["right"]), interval(one["1"]["retrieved"]["right"])
-    return either(apart(found, shut), f"right answers without documents {shut}, with retrieved ones {found}; whether tuned-in facts do as well is claim R2",
-                  evidence.cite(one, "reading", f"closed book {shut}, retrieved {found}"))
+    return Finding(WHEN if apart(found, shut) else NOT, f"right answers without documents {shut}, with retrieved ones {found}; tuned-in facts are claim R2",
+                   (evidence.cite(one, "reading", f"closed book {shut}, retrieved {found}"),), "the model is not tuned; retrieval and tuning together are better")
 
 
 @claim("R2", "expert", "For stable, precise knowledge of a field, tuning is good.", "09")
@@ -123,7 +125,7 @@ def stable_knowledge(rows):
     facts = evidence.facts_in(rows)
     if facts is None:
         raise Pending(evidence.measuring("answer"))
-    return by_lead(facts[2], f"right answers where there is one: facts tuned in {facts[0].estimate:.3f}, retrieved {facts[1]}", tuned.cite, found.cite)
+    return by_lead(facts[2], f"right answers where there is one: LoRA without documents {facts[0].estimate:.3f} (few of these facts stood in a training row), retrieved {facts[1]}", tuned.cite, found.cite)
 
 
 @claim("R3", "expert", "When data changes often, tuning gets complicated; an index is updated.", "03, The new edition")
@@ -188,8 +190,10 @@ def both_together(rows):
     plain, tuned = evidence.rivals("reply", rows)
     if not plain or not tuned:
         raise Pending(evidence.measuring("reply"))
-    return by_lead(evidence.lead(tuned, plain), f"rules of house style kept: {tuned.technique} {tuned.score}, {plain.technique} {plain.score}",
-                   tuned.cite, plain.cite)
+    alone = technique("reply", "LoRA", rows)
+    judged = by_lead(evidence.lead(tuned, plain), f"rules of house style kept: {tuned.technique} {tuned.score}, {plain.technique} {plain.score}, LoRA {alone.score}",
+                     tuned.cite, plain.cite, alone.cite)
+    return replace(judged, verdict=WHEN, when="facts are asked for; the form alone comes from tuning") if judged.verdict == HOLDS else judged
 
 
 @claim("R11", "expert", "The wording and terms of a field are for tuning.", "09")

@@ -33,7 +33,8 @@ def original_table() -> pd.DataFrame:
 def measured_table(rows: Rows | None = None) -> pd.DataFrame:
     """The same table from stored rows: "yes", "no", "not tested" or "not measured yet" in every cell.
 
-    A method adapts to a task where its score lies above the best prompt's, on the desk's need that is like the line. Compute is the time
+    A method adapts to a task where it leads the best way without training (RAG on `answer` and `reply`, else the best prompt), on the desk's
+    need that is like the line; "no" means no proven lead. Compute is the time
     of a step and memory its peak, both against full tuning. PEFT is LoRA, QLoRA and DoRA: it can what one of them can.
     """
     rows = evidence.stored_rows() if rows is None else rows
@@ -52,7 +53,7 @@ def measured_table(rows: Rows | None = None) -> pd.DataFrame:
 
 
 def _beats_prompt(method: str, needs: tuple[str, ...], rows: Rows) -> str:
-    """Whether the method beats the best prompt on all those needs that have rows of it."""
+    """Whether the method beats the best way without training on all those needs that have rows of it."""
     words = []
     for need in needs:
         found = evidence.measured(need, rows)

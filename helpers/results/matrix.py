@@ -21,7 +21,7 @@ from .rows import Family, listed, provenance, share
 
 METHODS = {"lora": "lora", "qlora": "qlora", "full": "full", "rag+lora": "lora"}
 EPOCHS = {"answer": 2, "reply": 2}
-SHOTS = {"answer": 8, "reply": 1}  # solved examples of the untrained techniques, as lessons 02 and 03 chose them
+SHOTS = {"answer": 8, "reply": 1}  # solved examples of the untrained techniques: lesson 02's choice on validation rows, eight to read by as in lesson 03
 ANSWER_TOKENS = {"answer": 24, "reply": 160}
 LONGEST = 800
 SAID = 12  # answers that a row keeps, to the first rows of its split
@@ -29,8 +29,8 @@ SAID = 12  # answers that a row keeps, to the first rows of its split
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. `technique`: zero-shot, few-shot, rag, lora, qlora, full or rag+lora. `edition`: of the knowledge base that it learned from and
-    searches. `chunks`: sections that the search puts before the question, 0 without a search. `seed`: of the training."""
+    """One run. `technique`: zero-shot, few-shot, rag, lora, qlora, full or rag+lora. `edition`: of the knowledge base that it learned from, and
+    searches unless `asked` is given another. `chunks`: sections that the search puts before the question, 0 without a search. `seed`: of the training."""
 
     need: str
     technique: str
@@ -43,7 +43,7 @@ class Cell:
 
 
 def trained(need: str, technique: str, seed: int, edition: int = 1) -> Cell:
-    """The cell of a technique that trains, with the rate that was best on validation rows (`tuning.RATE`)."""
+    """The cell of a technique that trains, with the rate that was best on validation rows of `tone` (`tuning.RATE`)."""
     return Cell(need, technique, seed, "test", edition, EPOCHS[need], tuning.RATE[METHODS[technique]], int("rag" in technique))
 
 
@@ -59,9 +59,10 @@ def measure(cell: Cell) -> dict[str, Any]:
     `score` is [estimate, low, high, rows] at 95 %: of `answer` the share of right answers, of `reply` the mean share of style rules kept;
     `each` has the score of every row, `said` the first answers. More of `answer`: by kind, `abstains`, and `next_edition`: the same model on the questions of
     edition 2, whose documents the search then holds. More of `reply`: `figures`, the share of replies whose figures all stand in
-    ticket or documents, and `told`, the share of those figures of the gold reply which stand in the documents alone that the reply gives.
+    the ticket or its gold sections (one copied from another section counts as wrong), and `told`: of the gold reply's figures that the ticket
+    does not hold, the share that the reply gives.
 
-    `minutes` of training and `memory_gb`, the peak of this process while it trained, only where something trains; `tokens` over all
+    `minutes` of training and `memory_gb`, the peak of this process up to the end of training, only where something trains; `tokens` over all
     epochs, `trainable` parameters, `adapter_mb` on disk. `prompt_tokens` and `answer_tokens` are means per request, `seconds` per request in a
     batch. `probe`: as in `tuning.measure`, of trained models.
     """
@@ -156,7 +157,9 @@ def asked(cell: Cell, desk: Desk, model, tokenizer, edition: int | None = None) 
 
 
 def prompts_of(cell: Cell, desk: Desk, rows: list[data.Row], read: list[list[retrieval.Chunk]] | None) -> list[models.Prompt]:
-    """The prompt of each row. What is trained gets the data's short instruction; what is not gets the best prompt of lesson 02 or 03."""
+    """The prompt of each row. Zero-shot and what is trained get the data's short instruction; few-shot and RAG the prompts of lessons 02 and 03.
+
+    Examples are of the cell's edition, also where another one is asked."""
     if cell.technique == "zero-shot" or cell.technique in ("lora", "qlora", "full"):
         return [row["messages"][:-1] for row in rows]
     if cell.technique == "rag+lora":

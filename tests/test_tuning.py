@@ -77,7 +77,7 @@ def test_the_loss_looks_at_what_the_recipe_says(tiny, tokenizer, loss_on):
 def test_each_run_stands_once_and_methods_differ_in_method_need_and_seed_only():
     assert len(set(tuning.RUNS)) == len(tuning.RUNS)
     trained = [r for r in tuning.METHODS if r.method != "none"]
-    assert len(trained) == 3 * 2 * 3 and {r.split for r in trained} == {"test"}
+    assert len(trained) == 3 * (4 + 3) and {r.split for r in trained} == {"test"}
     assert len({replace(r, method="lora", need="tone", seed=0, learning_rate=0.0, epochs=1) for r in trained}) == 1
     assert {r.split for r in (*tuning.RATES, *tuning.RANKS)} == {"validation"}, "knobs are chosen on validation rows"
 

@@ -57,7 +57,7 @@ class Tuning:
     probe: bool = False
 
 
-RATE = {"none": 0.0, "lora": 2e-3, "qlora": 2e-3, "full": 1e-4}  # the best of RATES on validation rows, per method
+RATE = {"none": 0.0, "lora": 2e-3, "qlora": 2e-3, "dora": 2e-3, "full": 1e-4}  # the best of RATES on validation rows; LoRA's for its relatives
 EPOCHS = {"tone": 2, "extract": 1}  # about as many tokens each
 
 RATES = tuple(
@@ -71,7 +71,7 @@ RANKS = tuple(Tuning("tone", **knobs) for knobs in (
 ))
 METHODS = tuple(
     Tuning(need, method, seed, "test", EPOCHS[need], RATE[method], probe=True)
-    for need in ("tone", "extract") for seed in range(3) for method in ("lora", "qlora", "full")
+    for need in ("tone", "extract") for seed in range(3) for method in ("lora", "qlora", "full", *(("dora",) if need == "tone" else ()))
 ) + tuple(Tuning(need, "none", 0, "test", 0, 0.0, probe=True) for need in ("tone", "extract"))
 ROWS = tuple(Tuning("tone", "lora", seed, "test", 2, rows=rows) for seed in range(3) for rows in (25, 50, 100, 200))
 NOISE = tuple(Tuning("tone", "lora", seed, "test", 2, rows=200, noise=noise) for noise in (0.05, 0.2, 0.4) for seed in range(3))

@@ -65,6 +65,8 @@ def test_full_marks_give_none_and_the_rest_gives_a_number_that_nbgrader_reads(ca
     half = doubled()(lambda values: [v + 2 for v in values])
     assert isinstance(half, Points) and float(repr(half)) == 2.0 and half._repr_html_() == ""
     assert capsys.readouterr().out == "Exercise 1: not yet right. You add two.\n2 of 4 points.\n"
+    doubled(after="Well counted, " * 9)(lambda values: [2 * v for v in values])
+    assert capsys.readouterr().out.splitlines()[0] == "Exercise 1: right." + 5 * " Well counted,", "no word is broken at the notebook's edge"
     nothing = doubled()(lambda values: 7)
     assert nothing is not None and float(repr(nothing)) == 0.0
 
@@ -106,7 +108,7 @@ def test_anything_else_gets_expected_and_found():
     text = doubled().judge(lambda values: [2 * v if v < 3 else 7 for v in values]).text
     assert "1 of 3 cases are right. The first that is not: three values." in text and "at position 2: expected 6, found 7" in text
     assert "expected 3 values, found 4: [2, 4, 6, 0]" in doubled().judge(lambda values: [2 * v for v in values] + [0]).text
-    assert "expected [2, 4, 6], found 'six'" in doubled().judge(lambda values: "six").text
+    assert "expected a list [2, 4, 6], found a text 'six'" in doubled().judge(lambda values: "six").text
 
 
 def boom(values):
@@ -272,4 +274,7 @@ def test_plain_and_same():
 def test_differences_name_the_place():
     assert difference({"labels": [1, 2]}, {"labels": [1, -100]}) == "under 'labels': at position 1: expected -100, found 2"
     assert difference({"a": 1}, {"b": 1}) == "expected the keys ['b'], found ['a']"
+    assert difference([{"a": 1}], {"a": [1]}) == "expected a dict with the keys ['a'], found a list [{'a': 1}]"
+    assert difference("whole", ["whole", "cut"]) == "expected a list ['whole', 'cut'], found a text 'whole'"
+    assert difference({"a": [1, 2]}, {"a": 3}) == "under 'a': expected 3, found [1, 2]"
     assert show(list(range(9))) == "[0, 1, 2, 3, 4, 5, …] (9 values)" and show(0.123456) == "0.1235" and len(show("x" * 500)) < 90

@@ -52,7 +52,17 @@ def difference(found: Any, expected: Any, rtol: float = 1e-6, atol: float = 1e-9
             return f"{where}expected {len(expected)} values, found {len(found)}: {show(found)}"
         position = next(n for n, pair in enumerate(zip(found, expected)) if not same(*pair, rtol, atol))
         return difference(found[position], expected[position], rtol, atol, f"{where}at position {position}: ")
+    if isinstance(expected, (dict, list)) and type(found) is not type(expected):
+        return f"{where}expected {_form(expected)}, found {_form(found)}"
     return f"{where}expected {show(expected)}, found {show(found)}"
+
+
+def _form(value: Any) -> str:
+    """What kind of thing a plain value is, and the value: "a list [1, 2]", "a text 'six'"; of a dict only its keys."""
+    if isinstance(value, dict):
+        return f"a dict with the keys {show(list(value))}"
+    kind = {bool: "", int: "a number ", float: "a number ", str: "a text ", list: "a list "}.get(type(value), "")
+    return kind + show(value)
 
 
 def show(value: Any) -> str:

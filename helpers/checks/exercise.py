@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
+import textwrap
 import traceback
 import warnings
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from .compare import difference, plain, same, show
 from .limit import TimeUp, within
 
 SECONDS = 20.0  # the learner's code is ended after this time
+WIDTH = 88  # characters of a line; JupyterLab breaks longer ones within words
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Exercise:
         """Print the verdict, keep the progress; None for full marks, else the points (nbgrader takes both)."""
         verdict = self.judge(*answers)
         points = round(verdict.credit * self.points, 2)
-        print(f"Exercise {self.number}: {verdict.text}\n{points:g} of {self.points} points.")
+        print(textwrap.fill(f"Exercise {self.number}: {verdict.text}", WIDTH, break_long_words=False, break_on_hyphens=False))
+        print(f"{points:g} of {self.points} points.")
         progress.record(self.lab, self.number, points, self.points)
         return None if points == self.points else Points(points)
 

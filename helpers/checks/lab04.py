@@ -73,6 +73,12 @@ exercise_1 = Exercise(
                 "The end mark stands in input_ids, but it is masked in labels. Then it is not learned: its label is its own token.", credit=0.5),
         Mistake(_shifted,
                 "Your labels are shifted by one. The model shifts them itself: the label of a position is the token of the same position."),
+        Mistake(lambda t, m: {"input_ids": _row(t, m)["labels"], "labels": _row(t, m)["labels"]},
+                f"input_ids holds {MASKED} as well. `labels = ids` gives the same list a second name, so a change of one changes both: make a copy, "
+                "`labels = list(ids)`."),
+        Mistake(lambda t, m: {name: [values] for name, values in _row(t, m).items()},
+                "Your lists stand in one more list: a batch with one row. With `return_tensors=\"pt\"` the tokenizer makes one; leave it out, or take `[0]`.",
+                credit=0.5),
         Mistake(lambda t, m: {"input_ids": _parts(t, m)[1], "labels": _parts(t, m)[1][len(_parts(t, m)[0]):]},
                 f"labels is shorter than input_ids: you cut the prompt off. It stays in its place; write {MASKED} for each of its tokens.", credit=0.25),
     ],
@@ -233,6 +239,8 @@ exercise_4 = Exercise(
         Mistake(lambda rows, pad: {name: [row[name] for row in rows] for name in ("input_ids", "labels")}
                 | {"attention_mask": [[1] * len(row["input_ids"]) for row in rows]},
                 "The rows still have different lengths. A tensor needs equal ones: fill each row up to the longest."),
+        Mistake(_padded, "You return a list with one dict per row. A batch is the other way round: one dict, in which each name holds one list per row.",
+                credit=0.5),
     ],
     after="The end mark is learned and the padding is not, though they are the same token.",
 )
@@ -276,11 +284,12 @@ def _facts(value: Any) -> dict[str, Any]:
     """What matters of a split, whatever the shuffle: how it is made up, not which rows stand where."""
     value = plain(value)
     parts = [list(part) for part in (value.values() if isinstance(value, dict) else value)]
-    keys = [[_key(row["text"]) for row in part] for part in parts]
-    texts = [[row["text"] for row in part] for part in parts]
+    texts = [[row["text"] if isinstance(row, dict) else row for row in part] for part in parts]
+    keys = [list(map(_key, part)) for part in texts]
     twice = lambda lists: any(len(set(part)) < len(part) for part in lists)
     return {"a message stands in both parts": bool(set(keys[0]) & set(keys[1])), "a message stands twice in one part": twice(keys),
-            "and letter by letter the same": twice(texts), "messages lost": 80 - len(set(keys[0]) | set(keys[1])),
+            "and letter by letter the same": twice(texts), "rows, not their texts": all(isinstance(row, dict) for part in parts for row in part),
+            "messages lost": 80 - len(set(keys[0]) | set(keys[1])),
             "about a fifth is test": 0.15 <= len(keys[1]) / max(sum(map(len, keys)), 1) <= 0.25}
 
 
@@ -302,6 +311,9 @@ exercise_5 = Exercise(
                 (*map(_unique, _halves(rows, seed))),
                 "Nothing leaks any more, but you removed the copies from the test part after the split. So it has shrunk, and the messages that came once are "
                 "left in it: no fair sample. Remove the copies before you split.", credit=0.5),
+        Mistake(lambda rows, seed: tuple([_key(row["text"]) for row in part] for part in _halves(_unique(rows), seed)),
+                "Nothing leaks, but you return texts. Return the rows themselves: what else a row holds, such as its id and its answer, must stay with it.",
+                credit=0.5),
     ],
     after="Each message stands in one part, and none was lost.",
 )

@@ -48,10 +48,17 @@ exercise_1 = Exercise(
         "50 of 60, target 0.8": (50, 60, 0.8),
         "10 of 10, target 0.8": (10, 10, 0.8),
         "0 of 5, target 0.3": (0, 5, 0.3),
+        "54 of 60, target 0.8": (54, 60, 0.8),
+        "55 of 60, target 0.8": (55, 60, 0.8),
+        "16 of 16, target 1": (16, 16, 1.0),  # with 16 rows these ends are exactly 1 and 0, however the interval is computed
+        "0 of 16, target 0": (0, 16, 0.0),
     },
     returns="one of the words reached, missed, not known",
     read=_as_word,
     mistakes=[
+        Mistake(lambda right, rows, target: _word(*_wald(right, rows), target),
+                "Your interval is too narrow. The simple one, the share and 1.96 standard errors, has no width at all where all answers are right, and ten of "
+                "ten does not prove 100 %. Use `evaluation.proportion`, which holds with few rows, too.", credit=0.5),
         Mistake(lambda right, rows, target: "reached" if right / rows >= target else "missed",
                 "You hold the share against the target. With few rows the share is partly luck, so there is a third answer: *not known*, when the target "
                 "lies inside the interval."),
@@ -61,12 +68,13 @@ exercise_1 = Exercise(
         Mistake(lambda right, rows, target: "reached" if _wilson(right, rows)[1] >= target else "missed",
                 "You ask whether the interval reaches up to the target. That says: it may be reached. Reached for sure means that the *low* end is not "
                 "below the target."),
-        Mistake(lambda right, rows, target: _word(*_wald(right, rows), target),
-                "Your interval has no width where all answers are right or all wrong. Ten of ten does not prove 100 %. Use `evaluation.proportion`, which "
-                "holds with few rows, too.", credit=0.5),
         Mistake(lambda right, rows, target: "reached" if _wilson(right, rows)[0] >= target else "not known" if right / rows >= target else "missed",
                 "You use the interval for *reached* and the share for *missed*. For *missed*, too, the whole interval must lie on one side: ask its high end.",
                 credit=0.5),
+        Mistake(lambda right, rows, target: "not known" if _wilson(right, rows)[0] == target else _word(*_wilson(right, rows), target),
+                "An interval that begins exactly at the target has reached it: *at the target or above it* means `>=`, not `>`.", credit=0.5),
+        Mistake(lambda right, rows, target: "missed" if _wilson(right, rows)[1] == target else _word(*_wilson(right, rows), target),
+                "An interval that ends exactly at the target does not lie below it. The target may still be met: *missed* means `<`, not `<=`.", credit=0.5),
     ],
     after="Three answers, and the third one is common with few rows.",
 )
@@ -138,6 +146,14 @@ def _last_bad(curve: Mapping[int, Lead]) -> float:
     return max((count for count, lead in curve.items() if not lead[1] > 0), default=0)
 
 
+def _as_measured(curve: Mapping[int, Lead]) -> float:
+    """Upwards in the order of the dict, which may be another than that of the numbers."""
+    found = math.inf
+    for count, lead in curve.items():
+        found = min(found, count) if lead[1] > 0 else math.inf
+    return found
+
+
 def _curves() -> dict[str, tuple]:
     return {
         "worse, not told apart, better": ({25: (-0.2, -0.3, -0.1), 50: (-0.1, -0.2, -0.02), 100: (0.03, -0.05, 0.1), 200: (0.16, 0.08, 0.25)},),
@@ -145,6 +161,8 @@ def _curves() -> dict[str, tuple]:
         "never": ({50: (-0.1, -0.2, -0.01), 100: (-0.02, -0.1, 0.1), 200: (0.05, 0.0, 0.1)},),
         "better from the first on": ({25: (0.1, 0.03, 0.2), 100: (0.2, 0.1, 0.3)},),
         "measured in another order": ({200: (0.2, 0.1, 0.3), 50: (0.04, -0.02, 0.1), 100: (0.1, 0.02, 0.2)},),
+        "measured from the largest down": ({800: (0.3, 0.2, 0.4), 400: (0.15, 0.08, 0.2), 200: (0.2, 0.1, 0.3), 100: (0.22, 0.05, 0.4), 50: (-0.1, -0.2, 0.01)},),
+        "lucky twice": ({25: (0.1, 0.01, 0.2), 50: (0.09, 0.02, 0.2), 100: (-0.02, -0.1, 0.1), 200: (0.2, 0.1, 0.3)},),
         "it falls back": ({50: (0.06, 0.02, 0.1), 100: (0.12, 0.05, 0.2), 200: (0.03, -0.05, 0.1)},),
     }
 
@@ -175,11 +193,18 @@ exercise_3 = Exercise(
                 "You return the number of rows with the largest lead. Asked is the least number that is enough: rows cost money."),
         Mistake(lambda curve: _from_on(curve, lambda lead: lead[1] >= 0),
                 "A lead whose interval begins at 0 may be no lead: the low end must be above 0.", credit=0.5),
+        Mistake(_as_measured,
+                "You go through the numbers in the order in which they stand in the dict. They may have been measured in any order: sort them first.", credit=0.5),
+        Mistake(lambda curve: max((count for count, lead in curve.items() if lead[1] > 0), default=math.inf),
+                "You return the largest number of rows that is better. Asked is the least from which on all are better: go on downwards until one is not.",
+                credit=0.25),
     ],
     after="The low end decides, and it decides for all larger numbers too.",
 )
 
 # ---------------------------------------------------------------- 4: a rule that tunes too soon
+
+WORDS = ("prompt", "rag")  # the answers that hold one of the three words, or None
 
 
 def _decide(a: Given) -> str:
@@ -201,8 +226,8 @@ def _rows_first(a: Given) -> str:
 
 
 def _sheets() -> dict[str, tuple]:
-    def sheet(facts: bool, prompt: str | None, rag: str | None, good_rows: int) -> tuple:
-        return ({"facts": facts, "prompt": prompt, "rag": rag, "good_rows": good_rows, "enough": 200},)
+    def sheet(facts: bool, prompt: str | None, rag: str | None, good_rows: int, enough: int = 200) -> tuple:
+        return ({"facts": facts, "prompt": prompt, "rag": rag, "good_rows": good_rows, "enough": enough},)
 
     return {
         "many rows, nothing measured": sheet(False, None, None, 5000),
@@ -216,6 +241,15 @@ def _sheets() -> dict[str, tuple]:
         "facts, documents fall short, few rows": sheet(True, "missed", "missed", 60),
         "facts, documents not known": sheet(True, "missed", "not known", 900),
         "exactly enough rows": sheet(False, "missed", None, 200),
+        "450 rows, but 1,000 are enough": sheet(False, "missed", None, 450, 1000),
+        "few rows, the prompt reaches the target": sheet(False, "reached", None, 60),
+        "no facts, the prompt falls short, documents reach the target": sheet(False, "missed", "reached", 900),
+        "no facts, the prompt falls short, documents not known": sheet(False, "missed", "not known", 900),
+        "facts, the prompt not measured, documents reach the target": sheet(True, None, "reached", 900),
+        "facts, the prompt not known, documents reach the target": sheet(True, "not known", "reached", 900),
+        "facts, the prompt reaches the target, documents fall short": sheet(True, "reached", "missed", 900),
+        "facts, documents not known, few rows": sheet(True, "missed", "not known", 60),
+        "facts, documents reach the target, few rows": sheet(True, "missed", "reached", 60),
     }
 
 
@@ -228,17 +262,23 @@ exercise_4 = Exercise(
         Mistake(_rows_first,
                 "Nothing has changed: rows in plenty decide before anybody asked what a prompt can do, and facts are never looked at."),
         Mistake(lambda a: _decide({**a, "facts": False}),
-                "You never look at `facts`. Where facts are needed, the baseline is `rag`, and the answers are RAG and RAG + tuning.", credit=0.25),
-        Mistake(lambda a: _decide({**a, **{name: a[name] or "missed" for name in ("prompt", "rag")}}),
+                "You don't look at `facts`, or not everywhere. Where facts are needed, the baseline is `rag`, and the answers are RAG and RAG + tuning.", credit=0.25),
+        Mistake(lambda a: _decide({**a, **{name: a[name] or "missed" for name in WORDS}}),
                 "A baseline that nobody measured counts as missed in your rule. None means: not measured. Then no gain can be claimed, so measure first.", credit=0.5),
-        Mistake(lambda a: _decide({**a, **{name: "missed" if a[name] == "not known" else a[name] for name in ("prompt", "rag")}}),
+        Mistake(lambda a: _decide({**a, **{name: "missed" if a[name] == "not known" else a[name] for name in WORDS}}),
                 "You treat *not known* like *missed*, and tune. The target may be reached already: measure on more rows first.", credit=0.5),
         Mistake(lambda a: _decide({**a, "good_rows": 10**9}),
-                "You don't look at the rows. With fewer than `enough` rows tuning was worse than a prompt: stay with RAG, or measure first.", credit=0.5),
+                "You don't hold `good_rows` against `enough`. With fewer rows than that tuning was worse than a prompt: stay with RAG, or measure first.", credit=0.5),
         Mistake(lambda a: _decide({**a, "good_rows": a["good_rows"] - 1}),
                 "Exactly `enough` rows are enough: too few means fewer, `<` and not `<=`.", credit=0.5),
         Mistake(lambda a: "measure first" if a["good_rows"] < a["enough"] and _decide(a) == "RAG" and a["rag"] == "missed" else _decide(a),
                 "Facts, documents that fall short, and few rows: without documents it would be worse. Stay with RAG and mend it.", credit=0.5),
+        Mistake(lambda a: _decide({**a, "prompt": a["prompt"] or "missed"} if a["facts"] else a),
+                "Where facts are needed, you never ask whether the prompt was measured. The first line of the table asks for both: `prompt` *or* the "
+                "baseline None means measure first.", credit=0.5),
+        Mistake(lambda a: _decide({**a, **{name: a[name] and "reached" for name in WORDS if "reached" in (a["prompt"], a["rag"])}}),
+                "You are content when `prompt` or `rag` reaches the target, whichever it is. Only the baseline counts: `rag` where facts are needed, else "
+                "`prompt`.", credit=0.25),
     ],
     after="Baselines first, then rows: rows in plenty are no reason to tune.",
 )
@@ -283,6 +323,8 @@ def _what_if() -> dict[str, tuple]:
                                             "no facts needed": {"facts": False}, "the prompt reaches": {"prompt": "reached"}}),
         "changes of two answers": (_decide, tone, {"rows for a harder task": {"good_rows": 300, "enough": 400}, "facts, documented": {"facts": True, "rag": "reached"},
                                                    "more of both": {"good_rows": 900, "enough": 400}}),
+        "another rule": (_rows_first, tone, {"a prompt not measured": {"prompt": None}, "60 good rows": {"good_rows": 60}}),
+        "nothing overturns it": (_decide, tone, {"5,000 good rows": {"good_rows": 5000}, "400 rows are enough": {"enough": 400}}),
     }
 
 
@@ -311,6 +353,11 @@ exercise_5 = Exercise(
                 "You return how many there are. Return their names: each one is a question to ask again.", credit=0.5),
         Mistake(_only_the_change,
                 "You decide on the change alone, so all other answers are missing. Put the change on top of the answers: {**answers, **change}."),
+        Mistake(lambda decide, answers, changes: [],
+                "Your list is always empty, where names are expected. Is the change put into `answers` itself (`changed = answers` makes no copy), or does it "
+                "stand first and is overwritten? Write {**answers, **change}, the change last."),
+        Mistake(lambda decide, answers, changes: _alone(_decide, answers, changes),
+                "You ask your own rule. The decision of another rule may turn elsewhere: ask `decide`, the first argument.", credit=0.5),
     ],
     after="These are the answers to measure most carefully, and to ask again in a year.",
 )

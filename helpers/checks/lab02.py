@@ -34,8 +34,8 @@ def _one_turn(instruction: str, shots: Sequence[tuple[str, str]], message: str) 
 
 
 def _turns(value: Any) -> Any:
-    """Roles and contents alone: how a turn is written down beside that does not matter."""
-    return [[turn["role"], turn["content"].strip()] for turn in plain(value)]
+    """Roles and contents alone: what else stands in a turn does not matter. A turn that is no dict raises, so it stays as it is."""
+    return [_turn(turn["role"], turn["content"].strip()) for turn in plain(value)]
 
 
 exercise_1 = Exercise(
@@ -84,6 +84,12 @@ def _tokens(tokenizer: Any, chats: Sequence[Chat]) -> float:
     return statistics.median(models.count_tokens(tokenizer, chat) for chat in chats)
 
 
+def _two() -> dict[str, tuple]:
+    """Two chats of different lengths: their median lies between."""
+    tokenizer, chats = next(iter(_chats().values()))
+    return {"two messages": (tokenizer, chats[:2])}
+
+
 def _contents_only(tokenizer: Any, chats: Sequence[Chat]) -> float:
     return statistics.median(sum(len(tokenizer(turn["content"])["input_ids"]) for turn in chat) for chat in chats)
 
@@ -96,7 +102,7 @@ def _ratio() -> float:
 exercise_2 = Exercise(
     LAB, 2, 3,
     right=_tokens,
-    cases=lambda: dict(_chats()),
+    cases=lambda: {**_chats(), **_two()},
     returns="the median number of prompt tokens",
     prediction=Prediction(
         "how many times as many tokens a prompt with eight examples and the long instruction has", 1, 100, lambda: round(_ratio(), 1),
@@ -118,6 +124,8 @@ exercise_2 = Exercise(
                 "You count characters of the text. The model reads tokens: pieces of about four characters in English.", credit=0.25),
         Mistake(lambda tokenizer, chats: sum(models.count_tokens(tokenizer, chat) for chat in chats),
                 "This is the sum over all chats. One request has one prompt: take the median.", credit=0.5),
+        Mistake(lambda tokenizer, chats: statistics.mean(models.count_tokens(tokenizer, chat) for chat in chats),
+                "You take the mean. One very long message moves it, and not the median: the value in the middle, `np.median`.", credit=0.5),
     ],
     after="Examples are paid for in every request; tuned weights are not.",
 )
@@ -129,6 +137,12 @@ def _scores(seed: int, rows: int) -> np.ndarray:
     """Made-up log-likelihoods, shape (rows, 3): the second label is probable after every message."""
     rng = np.random.default_rng(seed)
     return np.round(rng.normal(0, 1, (rows, 3)) + np.array([-6.0, -2.5, -5.0]), 3)
+
+
+def _six(seed: int, rows: int) -> np.ndarray:
+    """Made-up log-likelihoods of six labels, some of which vary more than others, shape (rows, 6)."""
+    rng = np.random.default_rng(seed)
+    return np.round(rng.normal(0, 1, (rows, 6)) * [0.4, 2.0, 1.0, 3.0, 0.7, 1.5] + np.array([-6.0, -2.5, -5.0, -7.0, -4.0, -9.0]), 3)
 
 
 def _pick(scores: Any, others: Any) -> list[int]:
@@ -144,7 +158,7 @@ def _indices(value: Any) -> Any:
 exercise_3 = Exercise(
     LAB, 3, 3,
     right=_pick,
-    cases=lambda: {f"{rows} messages": (_scores(rows, rows), _scores(99, 40)) for rows in (6, 24, 60)},
+    cases=lambda: {**{f"{rows} messages": (_scores(rows, rows), _scores(99, 40)) for rows in (6, 24, 60)}, "six labels": (_six(6, 30), _six(99, 40))},
     returns="one label number per message",
     read=_indices,
     mistakes=[
@@ -158,6 +172,9 @@ exercise_3 = Exercise(
         Mistake(lambda scores, others: (np.asarray(scores) - np.asarray(scores).mean(axis=0)).argmax(axis=1),
                 "You take the average over the messages that you score. Then an answer depends on which other messages are in the same file: use the other "
                 "messages, the second argument.", credit=0.5),
+        Mistake(lambda scores, others: (np.asarray(scores) - np.asarray(others).mean(axis=1)).argmax(axis=1),
+                "The shapes don't fit, so numpy stops. Take off one number per label: the mean of `others` over its messages, `mean(axis=0)`. Over axis 1 "
+                "you get one per message.", credit=0.25),
     ],
     after="No gold answer was used, and no model was trained.",
 )
@@ -182,7 +199,8 @@ def _report(tried: Tried) -> list[Any]:
 
 
 def _tried_cases() -> dict[str, tuple]:
-    ones = lambda k, n: [1.0] * k + [0.0] * (n - k)
+    rng = np.random.default_rng(72)  # arrays, as in the lab; no winner is the best on its first or last rows alone
+    ones = lambda k, n: rng.permutation([1.0] * k + [0.0] * (n - k))
     return {
         "the lucky one loses on test rows": ({
             "zero-shot": {"validation": ones(2, 20), "test": ones(5, 40)},
@@ -230,6 +248,7 @@ exercise_5 = Exercise(
         "other shares in test": (["angry"] * 5 + ["neutral"] * 9 + ["worried"] * 3, ["angry"] * 6 + ["neutral"] * 4 + ["worried"] * 2),
         "a label that is rare in test": (["worried"] * 4 + ["angry"] * 3, ["angry", "neutral", "neutral", "worried"]),
         "a label that test does not have": (["thankful"] * 4 + ["angry"] * 3, ["angry", "neutral"]),
+        "another label in the lead in test": (["worried"] + ["angry"] * 3 + ["neutral"] * 4, ["angry"] * 6 + ["neutral"] * 2 + ["worried"] * 3),
     },
     returns="the share of test rows, a number from 0 to 1",
     mistakes=[
@@ -242,6 +261,11 @@ exercise_5 = Exercise(
                 "This is guessing: one of the labels by chance. Whoever always says the most common label does better when labels are not equally common."),
         Mistake(lambda train, test: test.count(_common(train)),
                 "This is a number of rows. Divide by the number of test rows.", credit=0.5),
+        Mistake(lambda train, test: test.count(_common(train + test)) / len(test),
+                "You count the labels of train and test together. Then the test answers help to choose the label: find it in train alone.", credit=0.5),
+        Mistake(lambda train, test: sum(label == Counter(train).most_common(1)[0] for label in test) / len(test),
+                "You find no right row at all: you compare each test label with something that is no label. `most_common(1)` gives a list of pairs (label, "
+                "count): take `[0][0]`.", credit=0.5),
     ],
     after="A score that is not clearly above this number has learned nothing about the messages.",
 )

@@ -52,6 +52,8 @@ exercise_1 = Exercise(
         "13 words, windows of 6, overlap 4": (_letters(13), 6, 4),
         "fewer words than one window": (_letters(3), 8, 2),
         "no words": ([], 8, 2),
+        "fewer words than the overlap": (_letters(2), 8, 3),
+        "words that come again": (["a", "b", "a", "b", "a", "b", "c"], 2, 0),
     },
     returns="a list of windows, each a list of words",
     read=_as_windows,
@@ -72,6 +74,10 @@ exercise_1 = Exercise(
                 "`size - overlap` and take `size` words.", credit=0.25),
         Mistake(_every(lambda size, overlap: overlap or size),
                 "You step by the overlap. The overlap is what two windows share; the step is what is new: `size - overlap`."),
+        Mistake(lambda words, size, overlap: [words[start : start + size] for start in range(0, len(words) - overlap, size - overlap)],
+                "A text that is not longer than the overlap gets no window, and its words are lost. Any words at all give one window.", credit=0.5),
+        Mistake(lambda words, size, overlap: _windows(words, size, overlap) or [[]],
+                "Where there are no words, you return one window without words. It would be stored and found: return an empty list.", credit=0.5),
     ],
     after="Each word is in a window, and each window brings something new.",
 )
@@ -81,6 +87,12 @@ exercise_1 = Exercise(
 
 def _recall(found: Sequence[str], gold: Collection[str], k: int) -> float:
     return len(set(gold) & set(list(dict.fromkeys(found))[:k])) / len(gold)
+
+
+def _many() -> tuple[list[str], set[str], int]:
+    """Forty articles in no order, some of them several times; twelve are gold, ten places."""
+    names = [f"kb-{7 * n % 41}" for n in range(1, 41)]
+    return [names[0]] * 3 + names[:5] + names + names[:1], set(names[:10] + names[20:22]), 10
 
 
 def _measured() -> float:
@@ -98,6 +110,7 @@ exercise_2 = Exercise(
         "a gold article three times": (["kb-1", "kb-1", "kb-1", "kb-2", "kb-5"], {"kb-1", "kb-2"}, 3),
         "just behind the first k": (["kb-1", "kb-2", "kb-3", "kb-4"], {"kb-4"}, 3),
         "nowhere": (["kb-1", "kb-2"], {"kb-8"}, 5),
+        "many articles, repeats further down": _many(),
     },
     returns="the share of the gold articles that were found, a number from 0 to 1",
     prediction=Prediction(
@@ -125,6 +138,12 @@ exercise_2 = Exercise(
                 "You divide by k, and you count chunks. Recall counts gold articles that were found, each once, and divides by the number of gold articles."),
         Mistake(lambda found, gold, k: _recall(found, gold, k + 1),
                 "You look at k + 1 articles. `list[:k]` holds exactly k.", credit=0.5),
+        Mistake(lambda found, gold, k: len(set(gold) & set(list(set(found))[:k])) / len(gold),
+                "You remove repeats with `set`, and a set has no order: any articles may come first, others each time Python starts. "
+                "`dict.fromkeys(found)` keeps the order.", credit=0.5),
+        Mistake(lambda found, gold, k: len(set(gold) & set(list(dict.fromkeys(found))[:k])) / min(len(gold), k),
+                "Where there are fewer places than gold articles, you divide by the places. Recall divides by all gold articles, so with one place for two "
+                "it is 0.5 at best.", credit=0.5),
     ],
     after="Each gold article counts once, wherever its sections stand.",
 )
@@ -183,6 +202,10 @@ exercise_3 = Exercise(
                 "`reverse=True`.", credit=0.5),
         Mistake(lambda rankings: [[name, dict(map(tuple, _fused(rankings)))[name]] for name in dict.fromkeys(n for r in rankings for n in r)],
                 "The scores are right, but not sorted: the pairs stand in the order in which the names came.", credit=0.5),
+        Mistake(lambda rankings: _fused(rankings, lambda rank: 1 / K + rank),
+                "You divide 1 by 60 and then add the rank: without brackets the division comes first. Write `1 / (60 + rank)`.", credit=0.5),
+        Mistake(lambda rankings: [pair[::-1] for pair in _fused(rankings)],
+                "The scores and the order are right, but each pair is the wrong way round: first the name, then the score.", credit=0.5),
     ],
     after="A result that both searches put near the top beats one that a single search puts first.",
 )
@@ -228,6 +251,9 @@ def _documents(*rows: tuple[str, int, float]) -> tuple[list[float], list[dict[st
 def _search_cases() -> dict[str, tuple]:
     both = _documents(("a", 1, 0.9), ("b", 1, 0.4), ("c", 1, 0.7), ("a", 2, 0.88), ("b", 2, 0.41), ("c", 2, 0.6), ("d", 2, 0.3))
     crowd = _documents(*((f"old{n}", 1, 0.9 - n / 100) for n in range(8)), ("x", 2, 0.2), ("y", 2, 0.5), ("z", 2, 0.3))
+    flood = _documents(*((f"old{n}", 1, 0.9 - n / 1000) for n in range(300)), ("x", 2, 0.2), ("y", 2, 0.5), ("z", 2, 0.3))
+    alike = _documents(("a", 1, 0.7), ("a", 2, 0.7), ("b", 2, 0.9), ("b", 1, 0.4), ("d", 2, 0.6), ("d", 1, 0.6), ("c", 2, 0.1))
+    below = _documents(("a", 2, -0.2), ("b", 2, -0.5), ("c", 1, 0.1), ("d", 2, 0.05), ("e", 2, -0.1), ("e", 1, -0.3))
     three = _documents(("a", 3, 0.8), ("a", 1, 0.81), ("b", 2, 0.5), ("a", 2, 0.79), ("b", 3, 0.9), ("b", 1, 0.1))
     return {
         "edition 2 of two": (*both, 3, 2),
@@ -235,6 +261,10 @@ def _search_cases() -> dict[str, tuple]:
         "the old edition fills the first places": (*crowd, 2, 2),
         "three editions": (*three, 2, 2),
         "fewer chunks than asked for": (*three, 5, 3),
+        "the old edition fills 300 places": (*flood, 2, 2),
+        "sections with the same score in both editions": (*alike, 3, 2),
+        "scores below 0": (*below, 3, 2),
+        "an edition without chunks": (*both, 2, 0),
     }
 
 
@@ -249,11 +279,11 @@ exercise_4 = Exercise(
         Mistake(lambda scores, chunks, k, edition: [c["id"] for c in _best(scores, chunks, k, lambda chunk: chunk["edition"] <= edition)],
                 "You filter first now, which is right, but older editions still come through: a value of last year reads as well as a new one. Ask for "
                 "`==`.", credit=0.5),
+        Mistake(_afterwards(lambda has, asked: has == asked, more=2),
+                "You fetch more and filter afterwards. That helps until another edition fills all of those places, too: filter first, then take k.", credit=0.5),
         Mistake(_afterwards(lambda has, asked: has == asked),
                 "The editions are no longer mixed, but you take the k best of all and drop chunks then. Where another edition fills the first places, too "
                 "few are left, or none: filter first.", credit=0.5),
-        Mistake(_afterwards(lambda has, asked: has == asked, more=2),
-                "You fetch more and filter afterwards. That helps until another edition fills all of those places, too: filter first, then take k.", credit=0.5),
         Mistake(_wrong_places,
                 "You number the chunks that are left and look those numbers up among all chunks, so the ids belong to others. Keep each chunk's number "
                 "in the whole list.", credit=0.25),
@@ -266,6 +296,13 @@ exercise_4 = Exercise(
                 "There is no filter left: chunks of all editions come through."),
         Mistake(lambda scores, chunks, k, edition: [chunk["id"] for chunk in chunks if chunk["edition"] == edition][:k],
                 "You filter, but then the chunks stand in the order of the documents. Sort by score, best first, before you take k.", credit=0.25),
+        Mistake(lambda scores, chunks, k, edition: [chunks[scores.index(score)]["id"] for score in
+                                                    sorted((s for s, chunk in zip(scores, chunks) if chunk["edition"] == edition), reverse=True)[:k]],
+                "You look chunks up by their score. A section that did not change has the same score in both editions, and `index` finds the first: sort the "
+                "numbers of the chunks instead.", credit=0.5),
+        Mistake(lambda scores, chunks, k, edition: [c["id"] for _, c in sorted(zip(scores, chunks), reverse=True) if c["edition"] == edition][:k],
+                "Where two scores are equal, `sorted` goes on to compare the chunks, and stops: dicts have no order. Give it `key=lambda pair: pair[0]`.",
+                credit=0.5),
     ],
     after="Filter first, then take the k best: that is what a vector database does with a metadata filter.",
 )
@@ -322,6 +359,12 @@ exercise_5 = Exercise(
                 "You return one number, the share of right decisions. It hides which mistake was made: return the two shares.", credit=0.25),
         Mistake(lambda best, answerable, t: [(r := _rates(best, answerable, t))[0], 1 - r[1]],
                 "Your second number is the share that it answers. Return the share of answerable questions that it refuses, the *false abstentions*.", credit=0.5),
+        Mistake(lambda best, answerable, t: list(_abstains(best, answerable, t)[::2]),
+                "These are numbers of questions. Divide each by the questions of its kind: the first by the unanswerable ones, the second by the answerable "
+                "ones.", credit=0.5),
+        Mistake(lambda best, answerable, t: [float("nan"), _rates(best, answerable, t)[1]],
+                "Your first number is no number: nothing was chosen. `not answerable` or `answerable == False` asks about the list as a whole. Make it an "
+                "array, and use `~answerable`.", credit=0.5),
     ],
     after="Two numbers, and neither says anything without the other.",
 )

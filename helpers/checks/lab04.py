@@ -48,7 +48,21 @@ def _shifted(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Prepared:
 @cache
 def _rows() -> dict[str, tuple]:
     tokenizer, tone, extract = models.load_tokenizer(), data.load_tone(), data.load_extract()
-    return {"a row of tone": (tokenizer, tone["train"][0]["messages"]), "a row of extract": (tokenizer, extract["train"][3]["messages"])}
+    first, second = (tone["train"][n]["messages"] for n in (0, 1))
+    return {"a row of tone": (tokenizer, first), "a row of extract": (tokenizer, extract["train"][3]["messages"]),
+            "two questions, two answers": (tokenizer, [*first, *second[1:]])}
+
+
+def _first_answer_on(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Prepared:
+    """The prompt was made of the first two turns, however many there are."""
+    start, ids = len(_parts(tokenizer, messages[:3])[0]), _parts(tokenizer, messages)[1]
+    return {"input_ids": ids, "labels": [MASKED] * start + ids[start:]}
+
+
+def _names(value: Any) -> Any:
+    """Without the attention_mask that the tokenizer gives besides: one row has no padding, so it is 1 everywhere."""
+    value = plain(value)
+    return {name: item for name, item in value.items() if name != "attention_mask" or 0 in item}
 
 
 def _prompt_trained(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
@@ -59,14 +73,19 @@ def _prompt_trained(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> st
 exercise_1 = Exercise(
     LAB, 1, 3,
     right=_row,
-    also_right=[lambda t, m: _cut(_row(t, m), 1)],  # without the line break after the end mark: nothing is lost
+    also_right=[lambda t, m: _cut(_row(t, m), 1),  # without the line break after the end mark, or with its label masked: nothing is lost
+                lambda t, m: (row := _row(t, m)) | {"labels": [*row["labels"][:-1], MASKED]}],
     cases=lambda: dict(_rows()),
     returns="a dict with input_ids and labels",
+    read=_names,
     mistakes=[
         Mistake(lambda t, m: {"input_ids": _parts(t, m)[1], "labels": _parts(t, m)[1]}, _prompt_trained),
         Mistake(_header_trained,
                 "Your labels begin a few tokens too early: the mark and the word `assistant` that open the answer are trained. They belong to the "
                 "prompt; make it with `add_generation_prompt=True`.", credit=0.5),
+        Mistake(_first_answer_on,
+                "You take the first two turns, or all before the first answer, for the prompt. A row may have more turns: the prompt is all but the last, "
+                "`messages[:-1]`.", credit=0.5),
         Mistake(lambda t, m: _cut(_row(t, m), 2),
                 "The end mark is missing. Nothing tells the model where the answer ends: keep `<|im_end|>` in input_ids and in labels.", credit=0.5),
         Mistake(lambda t, m: (row := _row(t, m)) | {"labels": [*row["labels"][:-2], MASKED, MASKED]},
@@ -219,6 +238,7 @@ exercise_4 = Exercise(
     cases=lambda: {
         "two rows, the end mark is the padding token": (_short_rows(), 2),
         "three rows": ([*_short_rows(), {"input_ids": [5, 2], "labels": [MASKED, 2]}], 2),
+        "another padding token": (_short_rows(), 0),
         "equal lengths": ([{"input_ids": [3, 2], "labels": [MASKED, 2]}, {"input_ids": [4, 2], "labels": [MASKED, 2]}], 2),
     },
     returns="a dict with input_ids, attention_mask and labels, each with one list per row",
@@ -286,11 +306,12 @@ def _facts(value: Any) -> dict[str, Any]:
     parts = [list(part) for part in (value.values() if isinstance(value, dict) else value)]
     texts = [[row["text"] if isinstance(row, dict) else row for row in part] for part in parts]
     keys = [list(map(_key, part)) for part in texts]
-    twice = lambda lists: any(len(set(part)) < len(part) for part in lists)
+    share = len(keys[1]) / max(sum(map(len, keys)), 1)
+    came, twice = _mailbox(), lambda lists: any(len(set(part)) < len(part) for part in lists)
     return {"a message stands in both parts": bool(set(keys[0]) & set(keys[1])), "a message stands twice in one part": twice(keys),
-            "and letter by letter the same": twice(texts), "rows, not their texts": all(isinstance(row, dict) for part in parts for row in part),
+            "and letter by letter the same": twice(texts), "all are rows of the mailbox": all(row in came for part in parts for row in part),
             "messages lost": 80 - len(set(keys[0]) | set(keys[1])),
-            "about a fifth is test": 0.15 <= len(keys[1]) / max(sum(map(len, keys)), 1) <= 0.25}
+            "test is less than 15 %": share < 0.15, "test is more than 25 %": share > 0.25, "test is the larger part": share > 0.5}
 
 
 exercise_5 = Exercise(
@@ -312,8 +333,9 @@ exercise_5 = Exercise(
                 "Nothing leaks any more, but you removed the copies from the test part after the split. So it has shrunk, and the messages that came once are "
                 "left in it: no fair sample. Remove the copies before you split.", credit=0.5),
         Mistake(lambda rows, seed: tuple([_key(row["text"]) for row in part] for part in _halves(_unique(rows), seed)),
-                "Nothing leaks, but you return texts. Return the rows themselves: what else a row holds, such as its id and its answer, must stay with it.",
+                "Nothing leaks, but you return texts, or rows with another text. Return the rows as they came: what else a row holds, such as its id and its answer, must stay with it.",
                 credit=0.5),
+        Mistake(lambda rows, seed: _halves(_unique(rows), seed)[::-1], "The two parts are exchanged. Return train first, the large one, then test.", credit=0.5),
     ],
     after="Each message stands in one part, and none was lost.",
 )

@@ -23,7 +23,8 @@ def _layer(x: Tensor, W: Tensor, A: Tensor, B: Tensor, scale: float) -> list[Any
 
 def _layer_cases() -> dict[str, tuple]:
     made = torch.Generator().manual_seed(5)
-    sizes = {"rank 2, alpha 8": (3, 6, 4, 2, 8), "rank 4, alpha 4": (2, 5, 7, 4, 4), "rank 1, alpha 2, as many inputs as outputs": (4, 4, 4, 1, 2)}
+    sizes = {"rank 2, alpha 8": (3, 6, 4, 2, 8), "rank 4, alpha 4": (2, 5, 7, 4, 4), "rank 1, alpha 2, as many inputs as outputs": (4, 4, 4, 1, 2),
+             "rank 4, alpha 10": (2, 6, 5, 4, 10)}
     draw = lambda *shape: torch.randn(*shape, generator=made)
     return {name: (draw(rows, inputs), draw(outputs, inputs), draw(rank, inputs), draw(outputs, rank), alpha)
             for name, (rows, inputs, outputs, rank, alpha) in sizes.items()}
@@ -54,6 +55,10 @@ exercise_1 = Exercise(
                 "The output is right, but the merged weight is the update alone: add it to W.", credit=0.5),
         Mistake(lambda x, W, A, B, alpha: _layer(x, W, A, B, alpha / len(A))[0],
                 "The output is right, and it is all that you return. Return two things, `output, merged`: the merged weight as well.", credit=0.5),
+        Mistake(lambda x, W, A, B, alpha: _layer(x, W, A, B, alpha // len(A)),
+                "You divide with `//`, which cuts the fraction off: 10 // 4 is 2. The scale is any number, here 2.5: divide with `/`.", credit=0.5),
+        Mistake(lambda x, W, A, B, alpha: _layer(x, W, A, B, alpha / len(A))[::-1],
+                "The two are exchanged: first the output, then the merged weight.", credit=0.5),
     ],
     after="Your layer works beside the frozen weight, and merged into it.",
 )
@@ -85,7 +90,7 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 def _trained_cases() -> dict[str, tuple]:
     course, tiny = _config(576, 1536, 30, 9, 3), _config(32, 64, 2, 4, 4)
     return {"the course's model, all seven kinds, rank 16": (course, 16, list(ALL)), "the course's model, q and v, rank 16": (course, 16, ["q_proj", "v_proj"]),
-            "a tiny model, attention, rank 4": (tiny, 4, list(ALL[:4])), "the course's model, down_proj, rank 1": (course, 1, ["down_proj"])}
+            "a tiny model, all seven kinds, rank 4": (tiny, 4, list(ALL)), "the course's model, down_proj, rank 1": (course, 1, ["down_proj"])}
 
 
 def _ratio() -> float:
@@ -109,6 +114,9 @@ exercise_2 = Exercise(
         Mistake(lambda c, r, t: _trained(c, r, t, grouped=False),
                 "k_proj and v_proj come out too large. This model has fewer heads for keys and values than for queries: their outputs are num_key_value_heads × "
                 "the size of a head.", credit=0.5),
+        Mistake(lambda c, r, t: c.num_hidden_layers * r * sum(sum(_sizes(c, c.num_attention_heads // c.num_key_value_heads)[name]) for name in t),
+                "k_proj and v_proj fit the course's model by chance, because 9 = 3 × 3. They have num_key_value_heads × the size of a head outputs, and a head's "
+                "size is hidden / num_attention_heads.", credit=0.5),
         Mistake(lambda c, r, t: _trained(c, r, t) // c.num_hidden_layers,
                 "You counted one layer of the model. Each of its layers has these matrices: multiply by num_hidden_layers.", credit=0.5),
         Mistake(lambda c, r, t: _trained(c, r, t, one=lambda inputs, _: inputs),
@@ -137,7 +145,7 @@ exercise_3 = Exercise(
     cases=lambda: {
         "rank 16, alpha 32, to rank 64": (16, 32, 64, False), "rank 16, alpha 32, to rank 64 with rsLoRA": (16, 32, 64, True),
         "rank 32, alpha 16, to rank 4": (32, 16, 4, False), "rank 32, alpha 16, to rank 4 with rsLoRA": (32, 16, 4, True),
-        "rank 8, alpha 24, to rank 8 with rsLoRA": (8, 24, 8, True),
+        "rank 8, alpha 40, to rank 8 with rsLoRA": (8, 40, 8, True),
     },
     returns="the new alpha, a number",
     rtol=1e-3,
@@ -181,7 +189,8 @@ def small_batch() -> dict[str, Tensor]:
     return {"input_ids": ids, "labels": ids}
 
 
-def _run(make: Callable[[], Any], batch: Mapping[str, Tensor], rate: float = 1e-2, seen: str = "adapter", base_too: bool = False) -> tuple[Any, list[float]]:
+def _run(make: Callable[[], Any], batch: Mapping[str, Tensor], rate: float = 1e-2, seen: str = "adapter", base_too: bool = False,
+         steps: int = STEPS) -> tuple[Any, list[float]]:
     """`seen`: whose weights the optimizer gets, those of the model with its `adapter` or those of the `base`, before it has one."""
     from peft import LoraConfig, get_peft_model
 
@@ -191,7 +200,7 @@ def _run(make: Callable[[], Any], batch: Mapping[str, Tensor], rate: float = 1e-
     if base_too:
         model.requires_grad_(True)
     optimizer, losses = torch.optim.AdamW(weights or model.parameters(), lr=rate), []
-    for _ in range(STEPS):
+    for _ in range(steps):
         loss = model(**batch).loss
         loss.backward()
         optimizer.step()
@@ -222,9 +231,19 @@ def _loss_in_words(losses: Sequence[float]) -> str:
     return "hardly moves" if losses[0] - losses[-1] < 0.15 else "falls too little"
 
 
-def _facts(value: Any) -> dict[str, str]:
-    """What moved, and where the loss went: the rest is free."""
-    model, losses = value
+def _changed(model: Any, losses: Sequence[float]) -> str:
+    """What was to be kept and is another. One loss more than steps: it was measured once more at the end."""
+    layers = {name.rpartition(".")[2]: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
+    differs = {"rank": any({*layer.r.values()} != {4} for layer in layers.values()), "alpha": any({*layer.lora_alpha.values()} != {8} for layer in layers.values()),
+               "targets": bool(layers) and layers.keys() != set(ALL), "steps": len(losses) not in (STEPS, STEPS + 1)}
+    return " and ".join(name for name, yes in differs.items() if yes) or "nothing"
+
+
+def _facts(value: Any) -> dict[str, str] | str:
+    """What moved, where the loss went, and what was changed that was to be kept: the rest is free."""
+    model, losses = value if isinstance(value, (tuple, list)) and len(value) == 2 else (None, None)
+    if not hasattr(model, "named_parameters") or not (isinstance(losses := plain(losses), list) and losses):
+        return "not a model and its losses"
     fresh = dict(small_model().named_parameters())
     plain_name = lambda name: name.removeprefix("base_model.model.").replace(".base_layer", "")
     weights = dict(model.named_parameters())
@@ -232,7 +251,7 @@ def _facts(value: Any) -> dict[str, str]:
         ("adapter", any(bool(p.any()) for n, p in weights.items() if "lora_B" in n)),
         ("base", any(not torch.equal(p, fresh[plain_name(n)]) for n, p in weights.items() if "lora_" not in n)),
     ) if there]
-    return {"what moved": " and ".join(moved) or "nothing", "the loss": _loss_in_words(plain(losses))}
+    return {"what moved": " and ".join(moved) or "nothing", "the loss": _loss_in_words(losses), "changed, but to be kept": _changed(model, losses)}
 
 
 def _run_cases() -> dict[str, tuple]:
@@ -266,6 +285,10 @@ exercise_4 = Exercise(
                 "Leave the base frozen.", credit=0.25),
         Mistake(_full,
                 "You trained the base model itself: no adapter has moved. Give the model that `get_peft_model` returns to the optimizer, and run and return that one.", credit=0.25),
+        Mistake(lambda make, batch: _run(make, batch, steps=2 * STEPS),
+                f"The number of steps is another one. The repair has to do with {STEPS}, one loss each: with a learning rate that fits, they are enough.", credit=0.5),
+        Mistake(lambda make, batch: _run(make, batch)[0],
+                "Expected two things, `model, losses`: first the model with its adapter, then the list with the loss of every step."),
     ],
     after="The adapter learned, and the base model is what it was to the last bit.",
 )
@@ -294,7 +317,12 @@ def _choose_cases() -> dict[str, tuple]:
         ("lora", "test", 1e-4, 0.60, 0.45, 0.20), ("lora", "validation", 3e-4, 0.75, 0.32, 0.15), ("lora", "validation", 1e-3, 0.75, 0.23, 0.20),
         ("lora", "validation", 3e-3, 0.70, 0.20, 0.10), ("full", "validation", 1e-5, 0.95, 0.09, 0.09),
     )
-    return {"made-up rows, LoRA": (rows, "lora"), "made-up rows with two equal scores, all weights": (rows, "full"), "two equal scores, LoRA": (more, "lora")}
+    first = _table(
+        ("lora", "validation", 1e-4, 0.75, 0.20, 0.20), ("lora", "validation", 3e-4, 0.75, 0.25, 0.10), ("lora", "validation", 1e-3, 0.75, 0.30, 0.15),
+        ("lora", "test", 5e-4, 0.75, 0.10, 0.12), ("full", "validation", 2e-3, 0.75, 0.09, 0.11),
+    )
+    return {"made-up rows, LoRA": (rows, "lora"), "made-up rows with two equal scores, all weights": (rows, "full"), "two equal scores, LoRA": (more, "lora"),
+            "three equal scores, LoRA": (first, "lora")}
 
 
 exercise_5 = Exercise(
@@ -311,6 +339,10 @@ exercise_5 = Exercise(
                 "You mix the methods: the best rate of all weights is not that of LoRA. Keep only the rows of the method that is asked for.", credit=0.5),
         Mistake(lambda rows, method: _choose(rows, method, best=lambda row: row["right"]),
                 "Where two rates have the same score you take the first one. Of equal scores, take the one with the smaller validation loss.", credit=0.5),
+        Mistake(lambda rows, method: _choose(rows[::-1], method, best=lambda row: row["right"]),
+                "Where rates have the same score you take the last one. Of equal scores, take the one with the smaller validation loss.", credit=0.5),
+        Mistake(lambda rows, method: _choose(rows, method, best=lambda row: (row["right"], row["loss"])),
+                "Of equal scores you take the one with the larger loss. More is better for `right`, less for `loss`: with `max`, the loss needs a minus.", credit=0.5),
         Mistake(lambda rows, method: _choose(rows, method, best=lambda row: -row["training_loss"]),
                 "You take the smallest training loss. It is measured on the rows that are trained, so a run that learns them by heart wins. Choose by `right` on validation."),
         Mistake(lambda rows, method: _choose(rows, method, best=lambda row: -row["loss"]),

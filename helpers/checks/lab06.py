@@ -56,7 +56,7 @@ def _scale_of(size: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, int
 
 def _quantise_cases() -> dict[str, tuple]:
     made = torch.Generator().manual_seed(6)
-    small = torch.tensor([0.10, -0.40, 0.33, 0.05, 2.0, 1.3, -0.2, 0.9, -0.03, 0.011, 0.006, -0.021])
+    small = torch.tensor([0.12, -0.40, 0.33, 0.05, 2.0, 1.3, -0.2, 0.9, -0.03, 0.011, 0.006, -0.021])
     outlier = torch.randn(256, generator=made) * 0.05
     outlier[70] = 3.0
     return {"twelve weights, five even levels, blocks of 4": (small, torch.linspace(-1, 1, 5), 4),
@@ -96,6 +96,10 @@ exercise_1 = Exercise(
                 "Rows and columns are exchanged: you made `block` blocks. You want blocks of `block` weights each: w.reshape(-1, block).", credit=0.25),
         Mistake(_scale_of(lambda blocks: blocks.std(dim=1)),
                 "Your scale is the standard deviation. Then large weights lie outside the levels and are cut off: take the largest absolute value.", credit=0.25),
+        Mistake(lambda w, levels, block: (lambda codes, scales: [levels[codes].tolist(), scales])(*_quantised(w, levels, block)),
+                "These are the nearest levels themselves. A code is the position of the level, a whole number: only that fits into 4 bits.", credit=0.5),
+        Mistake(lambda w, levels, block: [[len(levels) - 1] * len(w), _quantised(w, levels, block)[1]],
+                "All your codes are the last level. The nearest level has the smallest distance without its sign: take .abs() of the differences before argmin.", credit=0.25),
     ],
     after="bitsandbytes makes the same codes and scales.",
 )

@@ -54,6 +54,7 @@ exercise_1 = Exercise(
         "the course's model, all weights": (CONFIGS["the course's model"], 0),
         "8 billion parameters, all weights": (CONFIGS["8 billion"], 0),
         "the course's model with an adapter": (CONFIGS["the course's model"], 4_884_480),
+        "8 billion parameters with an adapter": (CONFIGS["8 billion"], 42_000_000),
     },
     returns="a dict with weights, gradients and adamw, in bytes",
     rtol=1e-9,
@@ -79,6 +80,10 @@ exercise_1 = Exercise(
                 "One norm is missing: each layer has two, and one more stands after the last layer, with hidden_size weights.", credit=0.75),
         Mistake(lambda c, a: (need := _bytes(c, a)) | {"weights": need["weights"] - 4 * a},
                 "The adapter's own weights are missing among the weights. They are held, too: add them to the frozen ones.", credit=0.75),
+        Mistake(lambda c, a: _bytes(c, a) | ({"weights": 4 * a} if a else {}),
+                "With an adapter you count its weights alone. The model's own weights are frozen, but they are held: count both.", credit=0.5),
+        Mistake(lambda c, a: _bytes(c, a) | {"gradients": _bytes(c, a)["weights"]},
+                "With an adapter you still count gradients for the frozen weights. AdamW is right: only what is trained needs either.", credit=0.5),
         Mistake(lambda c, a: _bytes(c, a) | {"gradients": 4 * a, "adamw": 8 * a},
                 "With adapter 0 you train nothing. There 0 means full fine-tuning: all weights get gradients and averages.", credit=0.5),
         Mistake(lambda c, a: {name: size / 1e9 for name, size in _bytes(c, a).items()},
@@ -260,6 +265,11 @@ def _by_interval(before: Any, after: Any) -> str:
     return _word(float(found.low), float(found.high))
 
 
+def _touching(before: Any, after: Any) -> str:
+    found = evaluation.compare_paired(after.astype(float), before.astype(float))
+    return "forgot" if found.high <= 0 else "gained" if found.low >= 0 else "not seen"
+
+
 def _by_sign(before: Any, after: Any) -> str:
     change = float(after.mean() - before.mean())
     return _word(change, change)
@@ -291,10 +301,15 @@ exercise_4 = Exercise(
         "5 of 140 forgotten, 3 gained": answers(65, 67, 5, 3),
         "1 forgotten, 20 gained": answers(50, 69, 1, 20),
         "2 of 12 forgotten": answers(6, 4, 2, 0),
+        "2 of 12 gained": answers(6, 4, 0, 2),
         "most forgotten": answers(6, 60, 70, 4),
+        "most gained": answers(6, 60, 4, 70),
     },
     returns="a dict with forgotten, gained, change and verdict",
     mistakes=[
+        Mistake(lambda b, a: _forgetting(b, a, _touching),
+                "An interval that ends at 0 does not lie wholly on one side: there the verdict is `not seen`. Ask for high < 0 and for low > 0, "
+                "without `=`.", credit=0.5),
         Mistake(lambda b, a: _forgetting(b, a, _by_sign),
                 "Your verdict follows the change alone. Two of twelve questions are soon lost by luck: say `forgot` only if the whole interval lies "
                 "below 0, `gained` only if it lies above.", credit=0.5),
@@ -346,6 +361,7 @@ exercise_5 = Exercise(
         "a small recovery after a rise": ([1.0, 0.8, 0.9, 0.85, 0.95, 0.97, 0.99], 2),
         "progress between two rises": ([0.9, 0.7, 0.75, 0.6, 0.65, 0.66, 0.5], 2),
         "no end before the last epoch": ([1.0, 0.9, 0.8], 1),
+        "a small progress, and no end": ([1.0, 0.7, 0.6999, 0.8], 2),
         "a curve that does not move": ([0.5, 0.5, 0.5, 0.4], 2),
         "patience 1": ([0.7673, 0.4709, 0.6439, 0.4085, 0.6207], 1),
         "patience 3": ([0.8, 0.6, 0.7, 0.65, 0.5, 0.7, 0.8, 0.9, 0.3], 3),

@@ -41,6 +41,8 @@ def _f1_cases() -> dict[str, tuple]:
         "always the same value": (["Sam"] * 5, ["Asha", None, "Sam", "Lee", None]),
         "mostly empty": ([None] * 8 + ["E27"], [None] * 7 + ["E27", "E27"]),
         "nothing said": ([None, None, None], ["E27", None, "E28"]),
+        "every field is empty": ([None, None, None], [None, None, None]),
+        "False is a value, too": ([False, True, None, False, None], [False, False, None, None, True]),
     }
 
 
@@ -50,6 +52,11 @@ exercise_1 = Exercise(
     cases=_f1_cases,
     returns="the F1, a number from 0 to 1",
     mistakes=[
+        Mistake(lambda said, gold: 2 * (c := _counts(said, gold))[0] / (c[0] + sum(c)),
+                "When every field is empty on both sides, all three counts are 0, and your function divides by 0. Ask for that first, and return 1: "
+                "nothing was asked and nothing was said.", credit=0.5),
+        Mistake(lambda said, gold: _f1(*c) if any(c := _counts(said, gold)) else 0,
+                "You return 0 when all three counts are 0. Nothing was asked and nothing was said, so there is no error: return 1.", credit=0.5),
         Mistake(lambda said, gold: _f1(sum(s == g for s, g in zip(said, gold)), *_counts(said, gold)[1:]),
                 "You count a field that both leave empty (None and None) as found. It is neither said nor there: leave it out, or a field "
                 "that is mostly empty gets a high F1 for nothing."),
@@ -94,7 +101,7 @@ def _accuracy_cases() -> dict[str, tuple]:
     return {
         "answers that are no label": (["angry", "I am sorry to hear that.", "neutral", "", "worried"], ["angry", "worried", "neutral", "confused", "worried"]),
         "other ways to write a label": ([" Angry", "neutral.", "Worried!", "confused", "sarcastic"], ["angry", "neutral", "worried", "thankful", "angry"]),
-        "a label within a sentence": (["not angry, but worried", "neutral", "I am confused", "?"], ["angry", "neutral", "confused", "angry"]),
+        "a label within a sentence": (["not angry, but worried", "neutral", "I am confused", "?", "angry and tired"], ["angry", "neutral", "confused", "angry", "angry"]),
         "a mixture": (["angry", "?", "neutral", "angry", "Neutral.", "thankful"], ["angry", "neutral", "angry", "neutral", "neutral", "thankful"]),
     }
 
@@ -134,7 +141,8 @@ def _draws(systems: int, rows: int, share: float, repeats: int = 4000) -> np.nda
 exercise_3 = Exercise(
     LAB, 3, 3,
     right=lambda systems, rows, share: float(_draws(systems, rows, share).max(axis=1).mean()),
-    cases=lambda: {"20 systems, 60 rows, share 0.5": (20, 60, 0.5), "5 systems, 400 rows, share 0.8": (5, 400, 0.8), "one system": (1, 60, 0.5)},
+    cases=lambda: {"20 systems, 60 rows, share 0.5": (20, 60, 0.5), "5 systems, 400 rows, share 0.8": (5, 400, 0.8), "one system": (1, 60, 0.5),
+                   "5 systems, 60 rows, share 0.01": (5, 60, 0.01)},
     returns="the mean score of the best system, a share from 0 to 1",
     atol=0.004,
     prediction=Prediction(
@@ -246,12 +254,17 @@ def _decision(met: Any, rules: Any, measured: Any) -> list[str]:
 def _rules_cases() -> dict[str, tuple]:
     rules = [("right", "at_least", 0.70), ("lead", "better_than", 0.0), ("forgotten", "at_most", 0.05), ("leaks", "at_most", 0.0)]
     good = {"right": (0.86, 0.79, 0.91), "lead": (0.2, 0.1, 0.3), "forgotten": (0.01, 0.0, 0.04), "leaks": (0.0, 0.0, 0.0)}
+    others = [("leaks", "at_most", 0.0), ("agreed", "at_least", 0.9), ("lead", "better_than", 0.05), ("kept", "at_least", 0.6),
+              ("right", "at_least", 0.70)]
     return {
         "all rules are kept": (rules, good),
         "good estimates, wide intervals": (rules, good | {"right": (0.75, 0.66, 0.82), "forgotten": (0.03, 0.0, 0.09)}),
+        "a low end that is just the number": (rules, good | {"right": (0.78, 0.70, 0.85)}),
         "a lead whose interval begins at 0": (rules, good | {"lead": (0.1, 0.0, 0.2)}),
         "forgotten was not measured": (rules, {k: v for k, v in good.items() if k != "forgotten"}),
         "a clear loss": (rules, good | {"right": (0.5, 0.42, 0.58), "lead": (-0.1, -0.2, 0.0), "leaks": (3.0, 3.0, 3.0)}),
+        "other rules, one of them not measured": (others, {"right": (0.72, 0.65, 0.78), "kept": (0.58, 0.5, 0.65), "lead": (0.1, 0.02, 0.2),
+                                                           "leaks": (2.0, 2.0, 2.0)}),
     }
 
 
@@ -273,6 +286,10 @@ exercise_5 = Exercise(
                 "You pass over a rule that was not measured. Then the easiest way to ship is not to measure: a rule without a value is not met.", credit=0.5),
         Mistake(lambda rules, measured: _decision(lambda need, value, i: _met("at_least" if need == "better_than" else need, value, i), rules, measured),
                 "You treat `better_than` like `at_least`. A lead that may be exactly 0 is no lead: the low end must be more than the number.", credit=0.5),
+        Mistake(lambda rules, measured: _decision(lambda need, value, i: _met("better_than" if need == "at_least" else need, value, i), rules, measured),
+                "You treat `at_least` like `better_than`. It is met, too, when the low end is just the number: ask with `>=`.", credit=0.5),
+        Mistake(lambda rules, measured: sorted(_decision(_met, rules, measured)),
+                "The names are right, but a set has no order (or you sorted them). Collect them in a list, in the order of the rules.", credit=0.5),
         Mistake(lambda rules, measured: [name for name, *_ in rules if name not in _decision(_met, rules, measured)],
                 "You return the rules that are met. Return those that are not.", credit=0.5),
     ],

@@ -75,13 +75,14 @@ def _diagnose(tokenizer: Any, run: Run, rows: Callable[[Sequence[bool]], bool] =
 def _runs() -> dict[str, tuple]:
     tokenizer, well = models.load_tokenizer(), {}
     runs = {
-        "a healthy run": ([well] * 4, ()),
+        "a healthy run": ([well] * 4, ["thank you, the new seal fits.", "My order has not come."]),
         "rows without the template": ([{"template": False}] * 4, ()),
         "the prompt is trained": ([{"prompt_too": True}] * 4, ()),
         "the end mark is not trained": ([{"end": False}] * 4, ()),
         "a test message among the rows": ([well] * 4, ["It hums, is that normal?", "Which of the two valves do you mean?"]),
         "one row of four, the last": ([well, well, well, {"end": False}], ()),
-        "one row of four, the first": ([{"prompt_too": True}, well, well, well], ()),
+        "one row of four, the second": ([well, {"template": False}, well, well], ()),
+        "one row of four, the first": ([{"template": False, "prompt_too": True}, well, well, well], ()),
         "plain text, all of it trained": ([{"template": False, "prompt_too": True}] * 4, ()),
         "two causes": ([{"template": False, "end": False}] * 4, ["Thank you, the new seal fits."]),
     }
@@ -128,6 +129,8 @@ exercise_1 = Exercise(
         Mistake(lambda t, r: [t.decode(labels) for labels in r["labels"]],
                 "You decode the labels as they are. -100 is no token, and the tokenizer fails on it: leave it out first, or compare the numbers alone.",
                 credit=0.25),
+        Mistake(lambda t, r: sorted(_diagnose(t, r)),
+                "The causes are right, but a set has no order (or you sorted them). Collect them in a list, in the order of the table.", credit=0.5),
         Mistake(lambda t, r: _diagnose(t, r)[:1], "You stop at the first cause. A run may have two: collect them all.", credit=0.5),
     ],
     after="None of these causes gives an error, and in all of these runs the loss falls.",
@@ -157,7 +160,7 @@ def _batches() -> dict[str, tuple]:
     cases = {
         "one prompt": [("Thank you, the new seal fits.", "thankful")],
         "two prompts of different lengths": [("It leaks.", "neutral"), ("I have asked three times now, and nobody answers. Is it safe at all?", "worried")],
-        "the word assistant in an answer": [("Who are you?", "I am the assistant of the desk."), ("Does it need oil, or does it run dry?", "It runs dry.\nOil would harm the seal.")],
+        "the word assistant in an answer": [("Who are you?", "I am the assistant\nof the desk."), ("Does it need oil, or does it run dry?", "It runs dry.\nOil would harm the seal.")],
     }
     made = {}
     for name, pairs in cases.items():
@@ -219,17 +222,21 @@ CURVES = {
     "falls and stays down": [4.1, 3.2, 2.4, 1.9, 1.4, 1.2, 1.1, 0.9, 0.9, 0.8],
     "explodes": [4.0, 5.2, 9.1, 13.0, 14.9, 14.8, 14.9, 14.7, 14.8, 14.7],
     "jumps up, comes back": [9.0, 9.3, 12.4, 11.9, 9.8, 7.7, 6.1, 5.0, 4.4, 4.1],
+    "one step is no number": [4.1, 3.2, 2.4, 1.9, math.nan, 1.2, 1.1, 0.9, 0.9, 0.8],
     "becomes no number": [4.0, 4.3, 6.6, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan],
     "does not move": [3.9, 4.1, 3.8, 4.0, 4.1, 3.9, 4.0, 3.8, 4.1, 3.9],
     "does not move, lucky at the end": [4.0, 4.2, 3.9, 4.1, 3.9, 4.2, 4.1, 3.9, 4.2, 3.3],
     "a hard task, falling slowly": [6.2, 6.0, 5.9, 6.1, 5.8, 5.6, 5.5, 5.4, 5.3, 5.2],
+    "a hard task, a fall of little more than 5 %": [10.4, 10.4, 10.4, 10.4, 10.0, 10.0, 10.0, 10.0, 9.85, 9.85, 9.85, 9.85],
+    "rises at first, far below the mark": [2.0, 3.9, 3.1, 2.4, 1.9, 1.5, 1.2, 1.0, 0.9, 0.8],
     "an easy task, falling": [0.20, 0.19, 0.18, 0.17, 0.15, 0.13, 0.11, 0.10, 0.09, 0.08],
 }
 
 exercise_3 = Exercise(
     LAB, 3, 3,
     right=_rate,
-    cases=lambda: {name: (losses, 49152) for name, losses in CURVES.items()},
+    cases=lambda: {name: (losses, 49152) for name, losses in CURVES.items()}
+    | {"256 tokens, a jump up": ([5.0, 9.9, 10.4, 10.5, 10.1, 9.6, 8.6, 8.5, 8.3, 8.2], 256)},
     returns="one of the words too large, too small, fine",
     mistakes=[
         Mistake(lambda l, v: _rate(l, v, finite=False),
@@ -324,7 +331,8 @@ exercise_4 = Exercise(
         "the broken config": (CONFIG,),
         "two rates": ("learning_rate: 2e-3\nweight_decay: 1e-2\nwarmup_steps: 0.1\nseed: 0\n",),
         "numbers in a list": ("betas: [9e-1, 0.999]\nmodules: [q_proj, v_proj]\nmax_grad_norm: 1e0\n",),
-        "nothing to mend": ("learning_rate: 1.0e-4\nsave_steps: 50\npacking: true\nrun_name: nan-hunt\n",),
+        "nothing to mend": ("learning_rate: 1.0e-4\nsave_steps: 50\npacking: true\nrun_name: nan-hunt\nresume: null\n",),
+        "dicts and lists in each other": ("weight_decay: 1e-2\ntrain:\n  betas: [9e-1, 0.999]\n  groups: [{lr: 1e-3}, {lr: 1e-4}]\n",),
     },
     returns="a dict like the text, with a number wherever the text has one",
     read=_with_types,
@@ -382,6 +390,8 @@ exercise_5 = Exercise(
         Mistake(lambda share, sure: math.floor(_unrounded(share, sure) + 1e-9),
                 "One trial too few: you round down, and the chance is then a little below what was asked for. Round up.", credit=0.5),
         Mistake(_unrounded, "Your formula is right. Trials are whole: round up with math.ceil.", credit=0.5),
+        Mistake(lambda share, sure: math.floor(_unrounded(share, sure) + 1e-9) + 1,
+                "Where the chance is exactly `sure`, you take one trial more. That chance is enough: asked is `sure` or more.", credit=0.5),
         Mistake(lambda share, sure: _trials(share, sure) + 1, "One trial more than is needed: the smallest n whose chance reaches `sure`.", credit=0.5),
         Mistake(lambda share, sure: _trials(sure, share),
                 "The two numbers are exchanged: `share` is how many settings are good, `sure` how certain the search shall be.", credit=0.25),

@@ -80,8 +80,8 @@ def _same_json(answer: str, gold: str, same: Callable[[Any, Any], bool] = lambda
     return said is not None and same(said, record)
 
 
-def _is_right(answer: str, gold: str) -> bool:
-    return _same_json(answer, gold) if evaluation.parse_record(gold) is not None else _label(answer) == _label(gold)
+def _is_right(answer: str, gold: str, clean: Callable[[str], str] = _label, clean_gold: Callable[[str], str] | None = None) -> bool:
+    return _same_json(answer, gold) if evaluation.parse_record(gold) is not None else clean(answer) == (clean_gold or clean)(gold)
 
 
 def _repaired(answer: str, gold: str) -> bool:
@@ -106,19 +106,19 @@ def _yes_or_no(value: Any) -> Any:
 def _answers() -> dict[str, tuple]:
     ticket = '{"bike": "city", "job": "service", "urgent": true}'
     return {
-        "the same word": ("loans", "loans"),
-        "another word": ("rooms", "loans"),
+        "the same word": ("loans", "loans"), "another word": ("rooms", "loans"),
         "a word with a full stop and a capital": ("Loans.", "loans"),
-        "a sentence that holds the word": ("not loans, but rooms", "loans"),
-        "nothing": ("", "loans"),
-        "the same record": (ticket, ticket),
+        "a word in quotes, spaces around it": (' "Loans!" ', "loans"), "gold with a full stop and a capital": ("loans", "Loans."),
+        "a full stop within the text": ("35 days", "3.5 days"), "a space within the text": ("every day", "everyday"),
+        "a sentence that holds the word": ("not loans, but rooms", "loans"), "nothing": ("", "loans"),
+        "gold is a list, not an object": ('["a","b"]', '["a", "b"]'), "the same record": (ticket, ticket),
         "the record without spaces": ('{"bike":"city","job":"service","urgent":true}', ticket),
         "the record in another order": ('{"urgent": true, "job": "service", "bike": "city"}', ticket),
-        "one field is wrong": ('{"bike": "city", "job": "chain", "urgent": true}', ticket),
-        "a field is missing": ('{"bike": "city", "job": "service"}', ticket),
+        "one field is wrong": ('{"bike": "city", "job": "chain", "urgent": true}', ticket), "another letter is large": ('{"job": "service", "bike": "City", "urgent": true}', ticket),
+        "a field is missing": ('{"bike": "city", "job": "service"}', ticket), "a field too many": ('{"bike": "city", "job": "service", "urgent": true, "size": 2}', ticket),
         "1 instead of true": ('{"bike": "city", "job": "service", "urgent": 1}', ticket),
-        "a text around the record": (f"Here is the ticket: {ticket}", ticket),
-        "a record that breaks off": (ticket[:-9], ticket),
+        "a full stop behind the record": ('{"urgent": true, "job": "service", "bike": "city"}.', ticket), "the record in capitals": (ticket.upper(), ticket),
+        "a text around the record": (f"Here is the ticket: {ticket}", ticket), "a record that breaks off": (ticket[:-9], ticket),
     }
 
 
@@ -129,6 +129,10 @@ exercise_2 = Exercise(
     returns="True or False",
     read=_yes_or_no,
     mistakes=[
+        Mistake(lambda answer, gold: _is_right(answer, gold, lambda text: text.strip().strip(".").lower()),
+                "You don't take off all that doesn't matter: spaces and each of the marks .!?\"' at both ends, so that ' \"Loans!\" ' is loans.", credit=0.75),
+        Mistake(lambda answer, gold: _is_right(answer, gold, _label, str.strip),
+                "You prepare the answer, but not gold. Gold may be written `Loans.`, too: treat both sides the same way.", credit=0.75),
         Mistake(lambda answer, gold: answer == gold,
                 "You compare letter by letter. `Loans.` is the label loans, and a record may have its keys in another order or no spaces.", credit=0.25),
         Mistake(lambda answer, gold: _label(answer) == _label(gold),
@@ -144,9 +148,8 @@ exercise_2 = Exercise(
         Mistake(_repaired,
                 "You cut the record out of the text around it. The program behind the model gets the whole answer: only an answer that is one object and nothing "
                 "else is right.", credit=0.5),
-        Mistake(lambda answer, gold: _same_json(answer, gold) if evaluation.parse_record(gold) is not None else answer == gold,
+        Mistake(lambda answer, gold: _is_right(answer, gold, str),
                 "Records are compared well, labels letter by letter. `Loans.` with a capital and a full stop is the label loans.", credit=0.75),
-        Mistake(lambda answer, gold: not _is_right(answer, gold), "You return True for wrong answers. Turn it round.", credit=0.25),
     ],
     after="One rule for all systems, written before any of them answered.",
 )
@@ -193,9 +196,10 @@ def _deliveries() -> dict[str, tuple]:
     return {
         "all are good": ([json.dumps(row) for row in good], test),
         "a line that breaks off, then a good one": ([json.dumps(good[0])[:50], json.dumps(good[1])], test),
-        "other columns, and a list": ([json.dumps({"prompt": "Where is it?", "completion": "rooms"}), json.dumps([1, 2]), json.dumps(good[2])], test),
-        "no answer in three forms": ([json.dumps(unanswered | {"messages": unanswered["messages"][:2]}), json.dumps(_chat(21, "How much is a copy?", "")),
-                                      json.dumps(_chat(22, "And a colour copy?", "  "))], test),
+        "other columns, a list, a number": ([json.dumps({"prompt": "Where is it?", "completion": "rooms"}), json.dumps([1, 2]), "7", json.dumps(good[2])], test),
+        "no answer in five forms": ([json.dumps(unanswered | {"messages": unanswered["messages"][:2]}), json.dumps(_chat(21, "How much is a copy?", "")),
+                                     json.dumps(_chat(22, "And a colour copy?", "  ")), json.dumps(_chat(23, "Where can I print a form?", "")),
+                                     json.dumps({"messages": [*good[0]["messages"], good[1]["messages"][1]]})], test),
         "questions of the test part": ([json.dumps(test[0]), json.dumps(_chat(30, "MY LOCKER  does not open.", "rooms")), json.dumps(_chat(31, "Where can I print a form?", "account")),
                                         json.dumps(good[0])], test),
         "some of each": ([json.dumps(good[0]), '{"messages"', json.dumps({"messages": []}), json.dumps(_chat(40, "Is it open?", "")),
@@ -264,7 +268,8 @@ def _mask_rows() -> dict[str, tuple]:
     tokenizer = models.load_tokenizer()
     said = [{"role": "system", "content": "Answer yes or no."}, {"role": "user", "content": "Is it true? I say no."}, {"role": "assistant", "content": "no"}]
     library, bicycles = (data.load_own(name)["train"][0]["messages"] for name in ("library", "bicycles"))
-    return {"a row of library": (tokenizer, library), "a row of bicycles": (tokenizer, bicycles), "the question holds the answer": (tokenizer, said)}
+    return {"a row of library": (tokenizer, library), "a row of bicycles": (tokenizer, bicycles), "the question holds the answer": (tokenizer, said),
+            "two questions, two answers": (tokenizer, [*said, said[1] | {"content": "Is it new?"}, said[2] | {"content": "yes"}])}
 
 
 exercise_4 = Exercise(
@@ -344,10 +349,10 @@ def _systems(rows: int, tuned: int, **baselines: int) -> dict[str, list[float]]:
 @cache
 def _runs() -> dict[str, tuple]:
     return {
-        "few-shot is the better baseline": (_systems(40, 31, always_the_same=8, zero_shot=12, few_shot=19), 0, 61.0),
+        "few-shot is the better baseline": (_systems(40, 22, always_the_same=8, zero_shot=12, few_shot=19), 0, 61.0),
         "zero-shot is the better baseline": (_systems(60, 33, always_the_same=15, zero_shot=31, few_shot=22), 3, 84.0),
         "a guess is the better baseline": (_systems(50, 24, few_shot=20, zero_shot=6, always_the_same=33), 0, 240.0),
-        "all are right": (_systems(30, 30, zero_shot=12, few_shot=21), 0, 55.5),
+        "all are right": (dict(reversed(_systems(30, 30, zero_shot=12, few_shot=21).items())), 0, 55.5),
     }
 
 

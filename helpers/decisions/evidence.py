@@ -44,7 +44,8 @@ class Measured:
     """One technique on one need. `each`: the score of every test row (mean over `seeds`), for paired comparisons, or None. `cite`: its row,
     or its rows where only the seed differs.
 
-    `prompt_tokens` per request, `seconds` per request in a batch, `minutes` of training, `memory_gb` at the peak of training.
+    `prompt_tokens` per request, `seconds` per request in a batch, `minutes` of training, `memory_gb` at the peak of training. `by_seed`: the score
+    of each seed, of what was trained with several.
     """
 
     technique: str
@@ -58,6 +59,7 @@ class Measured:
     seconds: float | None = None
     minutes: float | None = None
     memory_gb: float | None = None
+    by_seed: tuple[float, ...] = ()
 
 
 @cache
@@ -297,4 +299,4 @@ def pooled(technique: str, need: str, found: Sequence[Mapping[str, Any]], family
     recipe = {key: value for key, value in found[0]["recipe"].items() if key != "seed" or len(found) == 1}
     source = Cite(family, recipe, str(score) + (f", mean of {len(found)} seeds" if len(found) > 1 else ""))
     return Measured(technique, need, score, len(each), len(found), source, tuple(map(float, each)), mean("prompt_tokens"), mean("seconds"),
-                    mean("minutes"), mean("memory_gb"))
+                    mean("minutes"), mean("memory_gb"), tuple(row["score"][0] for row in found) if len(found) > 1 else ())

@@ -144,13 +144,18 @@ def test_resume_refuses_other_settings_and_other_rows(runner, place, tiny):  # n
     assert done.code == 1 and "found # train: sha256" in done.err and "# eval" not in done.err, done.err
 
 
+def run_out_of_patience(runner, place: Path, tiny: Path, patience: int):  # noqa: F811
+    """Such large steps make it worse from the start, so the first check is the best. The flags, and what the run left."""
+    write_rows(place / "train.jsonl", [chat(n) for n in range(20)])
+    command = flags(tiny, method="full", learning_rate=1.0, patience=patience, epochs=8)
+    assert runner(place, *command).code == 0
+    return command, facts(place / "tuned")
+
+
 @pytest.mark.trains
 def test_patience_counts_on_after_a_kill(runner, place, tiny):  # noqa: F811
-    """Such large steps make it worse from the start: the first check is the best, and two later ones use the patience up."""
-    write_rows(place / "train.jsonl", [chat(n) for n in range(20)])
-    command = flags(tiny, method="full", learning_rate=1.0, patience=2, epochs=8)
-    assert runner(place, *command).code == 0
-    whole = facts(place / "tuned")
+    """Two later checks use the patience up, one before the kill and one after it."""
+    command, whole = run_out_of_patience(runner, place, tiny, patience=2)
     states = place / "cut.part/checkpoints"
     stop_when(runner, place, [*command, "--output", "cut"],
               lambda: any('patience_counter": 1\n' in f.read_text() for f in states.glob("*/trainer_state.json")))
@@ -164,13 +169,8 @@ def test_patience_counts_on_after_a_kill(runner, place, tiny):  # noqa: F811
 @pytest.mark.trains
 def test_patience_that_was_used_up_before_a_kill_ends_the_same(runner, place, tiny):  # noqa: F811
     """Killed between its last checkpoint and its end, a run must not learn longer than it would have."""
-    write_rows(place / "train.jsonl", [chat(n) for n in range(20)])
-    command = flags(tiny, method="full", learning_rate=1.0, patience=1, epochs=8)
-    assert runner(place, *command).code == 0
-    whole = facts(place / "tuned")
+    command, whole = run_out_of_patience(runner, place, tiny, patience=1)
     (place / "tuned").rename(place / "tuned.part")
-    for file in (place / "tuned.part/checkpoints").glob("*/trainer_state.json"):
-        file.write_text(file.read_text().replace("cut.part", "tuned.part"))
     done = runner(place, *command, "--resume")
     assert done.code == 0 and facts(place / "tuned")["losses"] == pytest.approx(whole["losses"], rel=1e-4), done.err
 

@@ -97,7 +97,7 @@ def learning_rate(rows):
 @claim("E10", "slmops", "Accumulated gradients give a larger effective batch.", "07, Gradient accumulation equals the large batch")
 def accumulation(rows):
     found, source = read_lesson("07_full_fine_tuning", "Gradient accumulation equals the large batch",
-                                r"divided by all labels: equal to 1e-4: (True|False)")
+                                r"divided by all labels: equal to 1e-12: (True|False)")
     off, second = read_lesson("07_full_fine_tuning", "Gradient accumulation equals the large batch", r"means: off by ([\d.]+)")
     verdict = WHEN if found[1] == "True" and float(off[1]) > 0.01 else HOLDS if found[1] == "True" else NOT
     return Finding(verdict, f"divided by all labels it is the same gradient; as a mean of means it is off by {off[1]} of its length",

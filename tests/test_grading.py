@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import sys
@@ -377,7 +378,11 @@ def test_a_gradebook_that_is_no_database_is_said_with_its_fix(tmp_path):
 
 def test_a_new_class_holds_the_lab_and_keeps_what_is_there(tmp_path):
     assert grading.new(tmp_path, ["01", "08_evaluation"], tmp_path / "exchange") == [LAB, "08_evaluation"]
-    assert (tmp_path / "source" / LAB / f"{LAB}.ipynb").read_bytes() == (grading.ROOT / "labs" / "solutions" / f"{LAB}.ipynb").read_bytes()
+    made, solution = (json.loads((folder / f"{LAB}.ipynb").read_text(encoding="utf-8"))["cells"]
+                      for folder in (tmp_path / "source" / LAB, grading.ROOT / "labs" / "solutions"))
+    text = "".join("".join(cell["source"]) for cell in made)
+    assert "Hint 2: " in text and "Hint 3: " not in text and "three hints" not in text, "the third hint is the answer"
+    assert [cell for cell in made if cell["cell_type"] == "code"] == [cell for cell in solution if cell["cell_type"] == "code"]
     assert str(tmp_path / "exchange") in (tmp_path / "nbgrader_config.py").read_text()
     (tmp_path / "nbgrader_config.py").write_text("mine")
     grading.new(tmp_path, ["01"])

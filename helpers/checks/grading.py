@@ -23,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
+from helpers.classroom import editions
+
 from . import causes, gradebook, process, watch
 from .gradebook import AUTOGRADE, REFUSED, Batch, GradingError, Row
 from .process import Limits
@@ -51,7 +53,8 @@ c.Execute.on_cell_start = watch.tell_cell
 
 
 def new(course: Path, labs: Sequence[str], exchange: Path | None = None) -> list[str]:
-    """Make a course folder for nbgrader: nbgrader_config.py, and the solutions of `labs` ("01" or a lab's full name) in source/.
+    """Make a course folder for nbgrader: nbgrader_config.py, and the solutions of `labs` ("01" or a lab's full name) in source/,
+    without the third hints, which are the answers.
 
     What is there already is kept. Gives back the names of the assignments. Raises GradingError for a lab that there is not.
     """
@@ -64,7 +67,7 @@ def new(course: Path, labs: Sequence[str], exchange: Path | None = None) -> list
         target = course / "source" / found[0].stem / found[0].name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            shutil.copyfile(found[0], target)
+            _replace(target, _for_a_class(found[0]))
         names.append(found[0].stem)
     config = course / "nbgrader_config.py"
     if not config.exists():
@@ -73,6 +76,14 @@ def new(course: Path, labs: Sequence[str], exchange: Path | None = None) -> list
         exchange.mkdir(parents=True)
         exchange.chmod(0o777)  # everybody of the class hands in here
     return names
+
+
+def _for_a_class(solution: Path) -> str:
+    notebook = json.loads(solution.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = editions.without_answer_hints("".join(cell["source"])).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def grade(course: Path, assignment: str, students: Sequence[str] = (), limits: Limits = Limits(), jobs: int = 1,

@@ -203,7 +203,7 @@ def _without_answers(name: str, notebook: dict) -> bytes:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            cell["source"] = _fewer_hints(ANSWER_HINT.sub("", source)).splitlines(keepends=True)
+            cell["source"] = without_answer_hints(source).splitlines(keepends=True)
         else:
             cell.update(outputs=[], execution_count=None)
             if cell["metadata"].get("nbgrader", {}).get("solution") and STUB not in source:
@@ -212,7 +212,9 @@ def _without_answers(name: str, notebook: dict) -> bytes:
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def _fewer_hints(text: str) -> str:
+def without_answer_hints(text: str) -> str:
+    """The text of a lab's cell without the third hint, which is the answer; what the text says of three hints follows."""
+    text = ANSWER_HINT.sub("", text)
     for old, new in PROMISES:
         text = text.replace(old, new)
     return text

@@ -1,6 +1,6 @@
 """The table of labs/starters/README.md: tune.py as it is, with the course's model, on data for which nobody chose a setting.
 
-    python tests/starters_table.py               # three runs, about a quarter of an hour on two free cores
+    python tests/starters_table.py               # three runs, seven minutes on two free cores
     python tests/starters_table.py --files       # only the files of rows
     python tests/starters_table.py --folder DIR  # default: starters-table
 

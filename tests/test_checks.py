@@ -104,6 +104,13 @@ def test_the_mistake_that_fits_all_cases_goes_before_one_that_fits_where_it_is_w
     assert exercise.judge(lambda v: [4] if v == [2] else [9]).text.endswith("four for two")
 
 
+def test_a_mistake_that_fits_where_it_is_wrong_and_hardly_elsewhere_is_not_named():
+    cases = lambda: {str(n): ([n],) for n in (2, 3, 4, 5)}
+    exercise = doubled(cases=cases, right=lambda v: [3 * v[0]], mistakes=[Mistake(lambda v: [4], "always four")])
+    assert exercise.judge(lambda v: [4]).text.endswith("always four")
+    assert "always four" not in exercise.judge(lambda v: [4] if v == [2] else [3 * v[0]]).text
+
+
 def test_anything_else_gets_expected_and_found():
     text = doubled().judge(lambda values: [2 * v if v < 3 else 7 for v in values]).text
     assert "1 of 3 cases are right. The first that is not: three values." in text and "at position 2: expected 6, found 7" in text

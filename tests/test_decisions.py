@@ -294,6 +294,14 @@ def test_data_that_must_stay_is_a_condition():
     assert any("nothing here may be sent" in one for one in said)
 
 
+def test_a_score_over_seeds_is_the_mean_of_theirs():
+    for need in decisions.NEEDS:
+        for name, one in evidence.measured(need, ROWS).items():
+            assert len(one.by_seed) == (one.seeds if one.seeds > 1 else 0), (need, name)
+            assert one.seeds == 1 or sum(one.by_seed) / one.seeds == pytest.approx(one.score.estimate, abs=0.001), (need, name)
+    assert {evidence.measured(need, ROWS)["LoRA"].seeds for need in decisions.NEEDS} == {3}
+
+
 def test_a_mean_of_rules_keeps_its_measured_interval_and_one_score_is_named_once():
     score = evidence.measured("reply", ROWS)[evidence.GIVEN].score
     a = Answers("Write a reply.", ("facts", "style"), target=0.7, prompt=score, rag=score, test_rows=63, good_rows=400)

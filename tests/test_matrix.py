@@ -125,7 +125,7 @@ def test_every_technique_has_its_row_on_both_needs_and_what_trains_the_same_seed
     trained_with = {(c.need, c.technique): {d.seed for d in matrix.RUNS if replace(d, seed=0) == replace(c, seed=0)} for c in matrix.RUNS if c.edition == 1}
     for need in matrix.EPOCHS:
         assert {technique for one, technique in trained_with if one == need} == {"zero-shot", "few-shot", "rag", *matrix.METHODS}
-        assert len({frozenset(trained_with[need, technique]) for technique in matrix.METHODS}) == 1
+        assert all(trained_with[need, technique] == {0, 1, 2} for technique in matrix.METHODS), "three seeds for all that trains"
     assert len(json.dumps(ROWS)) < 1_000_000
 
 

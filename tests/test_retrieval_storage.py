@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from helpers import data
-from helpers.retrieval import MODES, Chunk, Index, RetrievalError, Update, by_section, index as module
+from helpers.retrieval import MODES, Chunk, Index, RetrievalError, by_section, index as module
 from words_embedder import WordsEmbedder
 
 PRELUDE = """

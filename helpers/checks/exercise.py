@@ -147,13 +147,13 @@ class Exercise:
         return Verdict(0, self._unnamed(wrong[0], found[wrong[0]], expected[wrong[0]], len(cases) - len(wrong), len(cases)))
 
     def _named(self, found: Mapping[str, Outcome], wrong: list[str], cases: Mapping[str, tuple]) -> Mistake | None:
-        """The mistake that gives what was found in all cases; else one that gives it in those that are wrong."""
-        made = [{name: _run(mistake.made, arguments, self.read) for name, arguments in cases.items()} for mistake in self.mistakes]
-        for names in (list(cases), wrong):
-            for mistake, outcomes in zip(self.mistakes, made):
-                if not self._wrong({name: found[name] for name in names}, outcomes):
-                    return mistake
-        return None
+        """Of the mistakes that give what was found in all wrong cases, the one that gives it in the most cases, and at least in half of them."""
+        fits = {}
+        for number, mistake in enumerate(self.mistakes):
+            other = self._wrong(found, {name: _run(mistake.made, arguments, self.read) for name, arguments in cases.items()})
+            if not set(other) & set(wrong) and 2 * len(other) <= len(cases):
+                fits[number] = len(other)
+        return self.mistakes[min(fits, key=fits.get)] if fits else None
 
     def _wrong(self, found: Mapping[str, Outcome], expected: Mapping[str, Outcome]) -> list[str]:
         return [name for name in found if not found[name].same(expected[name], self.rtol, self.atol)]

@@ -148,6 +148,7 @@ exercise_2 = Exercise(
         Mistake(_repaired,
                 "You cut the record out of the text around it. The program behind the model gets the whole answer: only an answer that is one object and nothing "
                 "else is right.", credit=0.5),
+        Mistake(lambda answer, gold: not _is_right(answer, gold), "You return True for wrong answers. Turn it round.", credit=0.25),
         Mistake(lambda answer, gold: _is_right(answer, gold, str),
                 "Records are compared well, labels letter by letter. `Loans.` with a capital and a full stop is the label loans.", credit=0.75),
     ],
@@ -292,7 +293,7 @@ exercise_4 = Exercise(
         Mistake(lambda t, m: _without_end(t, _labels(t, m, opened=False)),
                 "Two things are left: the mark that opens the answer is trained (use `add_generation_prompt=True`), and the end mark is masked.", credit=0.25),
         Mistake(_ids, "Every token is trained. Then most of the loss is the prompt: mask what comes before the answer."),
-        Mistake(lambda t, m: (found := _labels(t, m))[1:] + [MASKED],
+        Mistake(lambda t, m: _labels(t, m)[1:] + [MASKED],
                 "Your labels are shifted by one. The model shifts them itself: the label of a position is the token of the same position."),
         Mistake(lambda t, m: [label for label in _labels(t, m) if label != MASKED],
                 f"You return the trained tokens alone. Labels are as long as the row: {MASKED} for each token before the answer.", credit=0.25),

@@ -189,7 +189,7 @@ def _ignored(path: PurePosixPath, rules: list[str]) -> bool:
 
 def _for_students(name: str, file: File) -> File:
     if name == "README.md":
-        return File(_fewer_hints(file.content.decode("utf-8")).encode("utf-8"))
+        return File(without_answer_hints(file.content.decode("utf-8")).encode("utf-8"))
     if not (name.startswith("labs/") and name.endswith(".ipynb")):
         return file
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -77,6 +78,16 @@ def step(model, tokens: int, everywhere: bool = False) -> None:
     scores = core.lm_head(kept)
     torch.nn.functional.cross_entropy(scores.flatten(0, 1), ids[:, -kept.shape[1] :].flatten()).backward()
     model.zero_grad()
+
+
+def counted(model, tokens: int) -> dict[str, float]:
+    """What a step over `tokens` does, as PyTorch's profiler saw it: `dequantised` layers, and `gflop`, the billions of operations of its matrix products."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or each use of the profiler writes two lines of its own to stderr
+    with torch.profiler.profile(with_flops=True) as seen:
+        step(model, tokens)
+    done = {event.key: event for event in seen.key_averages()}
+    unpacked = done.get("bitsandbytes::dequantize_4bit")
+    return {"dequantised": unpacked.count if unpacked else 0, "gflop": done["aten::mm"].flops / 1e9}
 
 
 def _timed(both: dict[str, Any], tokens: int, repeats: int) -> dict[str, Any]:

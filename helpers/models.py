@@ -2,7 +2,7 @@
 
 The default is SmolLM2-135M-Instruct (Apache-2.0; Allal et al. 2025, arXiv:2502.02737), de-quantised once from the
 pinned Q4_1 GGUF file that `helpers.fetch` verifies. `COURSE_MODEL` puts any other causal language model in its place:
-a folder, or an id on the Hugging Face hub.
+a folder, or an id on the Hugging Face hub. `COURSE_DEVICE=cpu` leaves a GPU alone.
 """
 
 from __future__ import annotations
@@ -57,8 +57,14 @@ def pick_hardware() -> Hardware:
     """The device and dtype that this machine does best.
 
     A CPU always computes in float32, so that stored outputs hold on any CPU. A CUDA GPU takes bfloat16 where it has
-    it, else float16; Apple's GPU takes float32. (The GPU branches are not verified on a GPU.)
+    it, else float16; Apple's GPU takes float32. (The GPU branches are not verified on a GPU.) With COURSE_DEVICE=cpu it
+    is the CPU whatever there is. Raises ModelError when COURSE_DEVICE says anything else.
     """
+    asked = os.environ.get("COURSE_DEVICE", "")
+    if asked not in ("", "cpu"):
+        raise ModelError(f"COURSE_DEVICE: expected cpu, got {asked!r}. Unset it to use the GPU if there is one.")
+    if asked == "cpu":
+        return Hardware("cpu", torch.float32)
     if torch.cuda.is_available():
         return Hardware("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16)
     if torch.backends.mps.is_available():

@@ -111,6 +111,21 @@ def test_a_mistake_that_fits_where_it_is_wrong_and_hardly_elsewhere_is_not_named
     assert "always four" not in exercise.judge(lambda v: [4] if v == [2] else [3 * v[0]]).text
 
 
+def test_an_error_is_a_mistake_only_when_it_says_the_same():
+    exercise = doubled(mistakes=[Mistake(lambda v: [].index(7), "you look for what is not there")])
+    assert exercise.judge(lambda v: [].index(7)).text.endswith("not there")
+    assert "stopped with ValueError: too few" in exercise.judge(lambda v: too_few()).text
+
+
+def too_few():
+    raise ValueError("too few")
+
+
+def test_an_answer_that_the_check_cannot_read_is_shown_as_it_is_found():
+    text = doubled(read=lambda value: {"internal": value["never"]}, right=lambda v: {"never": 1}).judge(lambda v: "six").text
+    assert "found a text 'six'" in text and "internal" not in text
+
+
 def test_anything_else_gets_expected_and_found():
     text = doubled().judge(lambda values: [2 * v if v < 3 else 7 for v in values]).text
     assert "1 of 3 cases are right. The first that is not: three values." in text and "at position 2: expected 6, found 7" in text

@@ -299,6 +299,8 @@ def test_a_score_over_seeds_is_the_mean_of_theirs():
         for name, one in evidence.measured(need, ROWS).items():
             assert len(one.by_seed) == (one.seeds if one.seeds > 1 else 0), (need, name)
             assert one.seeds == 1 or sum(one.by_seed) / one.seeds == pytest.approx(one.score.estimate, abs=0.001), (need, name)
+    stored = {row["recipe"]["seed"]: row["score"][0] for row in ROWS["matrix"] if (row["recipe"]["need"], row["recipe"]["technique"]) == ("reply", "qlora")}
+    assert evidence.measured("reply", ROWS)["QLoRA"].by_seed == tuple(stored[seed] for seed in (0, 1, 2)), "in the order of the seeds, not of the file"
     assert {evidence.measured(need, ROWS)["LoRA"].seeds for need in decisions.NEEDS} == {3}
 
 

@@ -389,6 +389,14 @@ def test_a_new_class_holds_the_lab_and_keeps_what_is_there(tmp_path):
     assert (tmp_path / "nbgrader_config.py").read_text() == "mine"
 
 
+def test_a_damaged_solution_is_refused_and_nothing_is_left_of_it(tmp_path, monkeypatch, capsys):
+    (tmp_path / "course" / "labs" / "solutions").mkdir(parents=True)
+    (tmp_path / "course" / "labs" / "solutions" / f"{LAB}.ipynb").write_text('{"cells": [')
+    monkeypatch.setattr(grading, "ROOT", tmp_path / "course")
+    assert grading.main(["new", str(tmp_path / "class"), "01"]) == 1
+    assert f"{LAB}.ipynb is not a whole notebook" in capsys.readouterr().out and not (tmp_path / "class").exists()
+
+
 @pytest.mark.parametrize("arguments, told", [
     (["new", "DIR", "99"], "expected a lab, found '99'. Fix: choose of 01_"),
     (["new", "DIR", "0"], "expected a lab, found '0'"),

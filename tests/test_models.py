@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers import fetch, models
+from helpers import fetch, models, training
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,18 @@ def test_the_default_is_the_135m_model_in_float32_on_a_cpu(model):
         pytest.skip("a GPU is present: other dtype")
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
     assert model.dtype == torch.float32 and not model.training
+
+
+def test_a_gpu_is_left_alone_when_asked_and_another_wish_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert models.pick_hardware().device == "mps"
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert models.pick_hardware() == models.Hardware("cpu", torch.float32)
+    assert training.quiet_settings(0)["use_cpu"] is True
+    monkeypatch.setenv("COURSE_DEVICE", "gpu")
+    with pytest.raises(models.ModelError, match="expected cpu, got 'gpu'"):
+        models.pick_hardware()
 
 
 def test_it_answers_and_stops(model, tokenizer):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from helpers import decisions
 from test_starter_tune import runner  # noqa: F401  (a fixture)
 
 SCRIPT = Path(__file__).resolve().parent.parent / "labs/starters/compare.py"
@@ -294,6 +296,9 @@ def test_the_readme_tells_what_the_stored_rows_say():
         rows = stored("tuning", need="tone", split="test", epochs=2, rows=few, start="pretrained", method="lora", copies=1, noise=0.0)
         right = [row["score"][0] for row in rows if row["recipe"]["seed"] in (0, 1, 2)]
         assert len(right) == 3 and f"{few} rows {min(right):.2f} to {max(right):.2f}" in readme, right
+    for need in ("answer", "reply"):
+        score = decisions.measured(need, decisions.stored_rows())["RAG + LoRA"].score
+        assert f"{score}, mean of three seeds" in readme, score
     step = {"model": "135M", "batch": 4, "length": 128, "answer": 32, "checkpointing": False, "optimizer": "adamw", "rank": 16, "targets": "all-linear"}
     steps = {method: stored("costs", method=method, loss="answer", **step)[0] for method in ("lora", "qlora", "dora", "full")}
     assert "LoRA {:.2f} GB, QLoRA {:.2f}, DoRA {:.2f}, all weights {:.2f}.".format(*(row["peak_gb"] for row in steps.values())) in readme

@@ -53,11 +53,11 @@ def difference(found: Any, expected: Any, rtol: float = 1e-6, atol: float = 1e-9
         position = next(n for n, pair in enumerate(zip(found, expected)) if not same(*pair, rtol, atol))
         return difference(found[position], expected[position], rtol, atol, f"{where}at position {position}: ")
     if isinstance(expected, (dict, list)) and type(found) is not type(expected):
-        return f"{where}expected {_form(expected)}, found {_form(found)}"
+        return f"{where}expected {form(expected)}, found {form(found)}"
     return f"{where}expected {show(expected)}, found {show(found)}"
 
 
-def _form(value: Any) -> str:
+def form(value: Any) -> str:
     """What kind of thing a plain value is, and the value: "a list [1, 2]", "a text 'six'"; of a dict only its keys."""
     if isinstance(value, dict):
         return f"a dict with the keys {show(list(value))}"

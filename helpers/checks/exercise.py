@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
 from . import progress
-from .compare import difference, plain, same, show
+from .compare import difference, form, plain, same, show
 from .limit import TimeUp, within
 
 SECONDS = 20.0  # the learner's code is ended after this time
@@ -147,11 +147,15 @@ class Exercise:
         return Verdict(0, self._unnamed(wrong[0], found[wrong[0]], expected[wrong[0]], len(cases) - len(wrong), len(cases)))
 
     def _named(self, found: Mapping[str, Outcome], wrong: list[str], cases: Mapping[str, tuple]) -> Mistake | None:
-        """Of the mistakes that give what was found in all wrong cases, the one that gives it in the most cases, and at least in half of them."""
+        """Of the mistakes that give what was found in all wrong cases, the one that gives it in the most cases, and at least in half of them.
+
+        An error is the mistake's only when it says the same: many mistakes end in a ValueError.
+        """
         fits = {}
         for number, mistake in enumerate(self.mistakes):
-            other = self._wrong(found, {name: _run(mistake.made, arguments, self.read) for name, arguments in cases.items()})
-            if not set(other) & set(wrong) and 2 * len(other) <= len(cases):
+            made = {name: _run(mistake.made, arguments, self.read) for name, arguments in cases.items()}
+            other = self._wrong(found, made)
+            if not set(other) & set(wrong) and 2 * len(other) <= len(cases) and all(found[name].says == made[name].says for name in wrong):
                 fits[number] = len(other)
         return self.mistakes[min(fits, key=fits.get)] if fits else None
 
@@ -164,16 +168,20 @@ class Exercise:
             return f"not yet right. {tally}Expected {self.returns}, but your function {found.error}."
         if found.value is None:
             return f"not yet right. Your function gave back None; expected {self.returns}. Fix: is the `return` missing?"
+        if found.unread and not expected.unread:
+            return f"not yet right. {tally}Expected {self.returns}; found {form(found.value)}."
         return f"not yet right. {tally}It should return {self.returns}; {difference(found.value, expected.value, self.rtol, self.atol)}."
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one call: a value, or an error in words with its type."""
+    """What came of one call: a value (`unread`: of a form that the check can't read), or an error: in words, its type and what it says itself."""
 
     value: Any = None
     error: str = ""
     kind: str = ""
+    says: str = ""
+    unread: bool = False
 
     @property
     def stub(self) -> bool:
@@ -194,13 +202,13 @@ def _run(function: Callable[..., Any], arguments: tuple, read: Callable[[Any], A
             warnings.simplefilter("ignore")
             value = function(*arguments)
     except (Exception, SystemExit) as error:
-        return Outcome(error=_in_words(error, function), kind=type(error).__name__)
+        return Outcome(error=_in_words(error, function), kind=type(error).__name__, says=str(error))
     if value is None:
         return Outcome()
     try:
         return Outcome(read(value))
     except (Exception, SystemExit):  # an answer of another form than `read` knows is shown as it is
-        return Outcome(plain(value))
+        return Outcome(plain(value), unread=True)
 
 
 def _in_words(error: BaseException, function: Callable[..., Any]) -> str:

@@ -65,9 +65,10 @@ def new(course: Path, labs: Sequence[str], exchange: Path | None = None) -> list
             there = ", ".join(path.stem for path in sorted((ROOT / "labs" / "solutions").glob("*.ipynb")))
             raise GradingError(f"expected a lab, found {lab!r}. Fix: choose of {there}")
         target = course / "source" / found[0].stem / found[0].name
-        target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            _replace(target, _for_a_class(found[0]))
+            text = _for_a_class(found[0])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(target, text)
         names.append(found[0].stem)
     config = course / "nbgrader_config.py"
     if not config.exists():
@@ -79,10 +80,14 @@ def new(course: Path, labs: Sequence[str], exchange: Path | None = None) -> list
 
 
 def _for_a_class(solution: Path) -> str:
-    notebook = json.loads(solution.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            cell["source"] = editions.without_answer_hints("".join(cell["source"])).splitlines(keepends=True)
+    try:
+        notebook = json.loads(solution.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = editions.without_answer_hints("".join(cell["source"])).splitlines(keepends=True)
+    except (ValueError, LookupError, TypeError) as error:
+        raise GradingError(f"{solution.name} is not a whole notebook: expected JSON with cells, found {type(error).__name__}: {str(error)[:80]}. "
+                           "Fix: bring the solution back as it came with the course") from error
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 

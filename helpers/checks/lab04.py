@@ -303,7 +303,9 @@ def _mailbox() -> list[dict[str, str]]:
 def _facts(value: Any) -> dict[str, Any]:
     """What matters of a split, whatever the shuffle: how it is made up, not which rows stand where."""
     value = plain(value)
-    parts = [list(part) for part in (value.values() if isinstance(value, dict) else value)]
+    parts = list(value.values() if isinstance(value, dict) else value)
+    if len(parts) != 2 or not all(isinstance(part, list) for part in parts):
+        raise ValueError("not two parts")
     texts = [[row["text"] if isinstance(row, dict) else row for row in part] for part in parts]
     keys = [list(map(_key, part)) for part in texts]
     share = len(keys[1]) / max(sum(map(len, keys)), 1)

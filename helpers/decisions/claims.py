@@ -162,6 +162,11 @@ def by_lead(lead: Interval | None, seen: str, *sources: Cite | LessonCite) -> Fi
     return Finding(HOLDS if lead.low > 0 else NOT if lead.high < 0 else OPEN, f"{seen}, lead {lead}", sources)
 
 
+def by_scores(a: Interval, b: Interval, seen: str, *sources: Cite | LessonCite) -> Finding:
+    """As `by_lead` where only the two scores are stored: their intervals must lie apart."""
+    return Finding(HOLDS if apart(a, b) else NOT if apart(b, a) else OPEN, seen, sources)
+
+
 def apart(a: Interval, b: Interval) -> bool:
     """Whether a lies above b with its whole interval."""
     return a.low > b.high

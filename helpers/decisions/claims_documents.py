@@ -10,7 +10,7 @@ from . import evidence
 from .bills import bill, shrink
 from .answers import Answers
 from .evidence import interval
-from .claims import HOLDS, NOT, WHEN, Finding, Pending, apart, by_lead, claim, either, read_lesson, row, technique, untested
+from .claims import HOLDS, NOT, WHEN, Finding, Pending, apart, by_lead, by_scores, claim, either, read_lesson, row, technique, untested
 
 NEAREST = {"need": "extract", "split": "validation", "choice": "nearest"}
 
@@ -173,8 +173,8 @@ def several_facts(rows):
 def likeness(rows):
     search = _reading(rows)["1"]["search"]
     vector, text, both = (interval(search[name]["recall@5"]) for name in ("vector", "text", "hybrid"))
-    return either(apart(vector, text), f"right article among the first five: by vectors {vector}, by words {text}, by both {both}",
-                  evidence.cite(_reading(rows), "reading", f"recall@5 vector {vector}, text {text}"))
+    return by_scores(vector, text, f"right article among the first five: by vectors {vector}, by words {text}, by both {both}",
+                     evidence.cite(_reading(rows), "reading", f"recall@5 vector {vector}, text {text}"))
 
 
 @claim("R9", "expert", "A vector database lets a model remember previous inputs.", "03, All test questions, both editions")
@@ -209,7 +209,7 @@ def wording(rows):
 def contrastive(rows):
     found, source = read_lesson("03_rag_baseline", "Train the search a little",
                                 r"contrastive +[\d.]+ +[\d.]+ +[\d.]+ +(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")
-    return either(float(found[2]) > 0, f"gain in recall@5 of the search {found[1]} [{found[2]}, {found[3]}]", source)
+    return by_lead(evaluation.Interval(*(float(found[n]) for n in (1, 2, 3))), "recall@5 of the search after a training with this loss, against before", source)
 
 
 @claim("E21", "slmops", "BLEU and ROUGE measure generated text.", "08, What a metric sees, and what it misses")

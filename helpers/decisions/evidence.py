@@ -293,6 +293,7 @@ def pooled(technique: str, need: str, found: Sequence[Mapping[str, Any]], family
     """Rows that differ in their seed only, as one: every test row's score is its mean over the seeds."""
     if not found:
         return None
+    found = sorted(found, key=lambda row: row["recipe"].get("seed", 0))
     each = np.mean([row.get("hits") or row["each"] for row in found], axis=0)
     score = interval(found[0]["score"]) if len(found) == 1 else evaluation.bootstrap(each)
     mean = lambda key: round(float(np.mean(values)), 3) if (values := [row[key] for row in found if row.get(key) is not None]) else None

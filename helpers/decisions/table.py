@@ -53,16 +53,17 @@ def measured_table(rows: Rows | None = None) -> pd.DataFrame:
 
 
 def _beats_prompt(method: str, needs: tuple[str, ...], rows: Rows) -> str:
-    """Whether the method beats the best way without training on all those needs that have rows of it."""
+    """Whether the method beats the best way without training on all those needs; PENDING where one of them has no rows of it."""
     words = []
     for need in needs:
         found = evidence.measured(need, rows)
         tuned = found.get(method) or (found.get("RAG + LoRA") if method == "LoRA" else None)
         plain = evidence.rivals(need, rows)[0]
-        if tuned and plain:
-            lead = evidence.lead(tuned, plain)
-            words.append("yes" if (lead.low > 0 if lead else tuned.score.low > plain.score.high) else "no")
-    return PENDING if not words else "yes" if set(words) == {"yes"} else "no"
+        if not tuned or not plain:
+            return PENDING
+        lead = evidence.lead(tuned, plain)
+        words.append("yes" if (lead.low > 0 if lead else tuned.score.low > plain.score.high) else "no")
+    return "yes" if set(words) == {"yes"} else "no"
 
 
 def _below_full(method: str, key: str, model: str, rows: Rows) -> str:

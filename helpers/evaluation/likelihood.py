@@ -64,7 +64,7 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows:
             ids, wanted = ids[:, 1 - keep :].to(scores.device), wanted[:, 1 - keep :].to(scores.device)
             losses = torch.zeros(ids.shape, dtype=torch.float32, device=scores.device)
             losses[wanted] = torch.nn.functional.cross_entropy(scores[:, -keep:-1][wanted].float(), ids[wanted], reduction="none")
-            sums[chosen] = losses.double().sum(dim=1).cpu().numpy()  # position t predicted token t + 1
+            sums[chosen] = losses.cpu().double().sum(dim=1).numpy()  # position t predicted token t + 1
     finally:
         model.train(training)
     return Perplexity(sums / tokens, tokens)

@@ -214,4 +214,4 @@ def figures(text: str) -> set[str]:
     return {f.lower() for f in re.findall(r"\d+(?:[.,:]\d+)*", re.sub(r"^\s*\d+\.\s", "", text, flags=re.M))}
 
 
-MATRIX = Family("matrix", RUNS, measure, "about two hours; one row takes two to fifteen minutes")
+MATRIX = Family("matrix", RUNS, measure, "about four hours; one row takes two to fifteen minutes")

@@ -208,4 +208,4 @@ def _with_wrong_label(row: data.Row, rng: random.Random) -> data.Row:
     return {**row, "messages": [*row["messages"][:-1], {**answer, "content": wrong}]}
 
 
-TUNING = Family("tuning", RUNS, measure, "about three hours; one row takes one to eight minutes")
+TUNING = Family("tuning", RUNS, measure, "about five and a half hours; one row takes one to fifteen minutes")

@@ -376,7 +376,7 @@ exercise_5 = Exercise(
     prediction=Prediction(
         "how many random trials are needed", 1, 10_000, lambda: float(_trials(0.05, 0.95)),
         typical=[
-            (1, 14, "So few find one of the best in less than half of the searches."),
+            (1, 13, "So few find one of the best in less than half of the searches."),
             (15, 25, "Twenty trials find one of the best 5 % *on average*. In more than a third of the searches they find none."),
             (90, 10_000, "Fewer than you think: each further trial has the same chance again."),
         ]),

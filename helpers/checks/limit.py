@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, Callable
 
-AGAIN = 1.0  # seconds after which code that swallowed the interruption gets another
+AGAIN = 0.2  # seconds after which code that swallowed the interruption gets another; it may swallow several
 
 
 class TimeUp(BaseException):

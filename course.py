@@ -568,7 +568,7 @@ def show(rows):
 
 
 def preflight(options):
-    """The doctor's checks, and what only a try can tell; in about a minute at most."""
+    """The doctor's checks, and what only a try can tell; in less than a minute."""
     started = time.time()
     if not options.json:
         say("Checking this seat, at most a minute …\n")

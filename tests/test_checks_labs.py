@@ -99,6 +99,13 @@ def test_what_nobody_expected_is_said_in_words(exercise):
         assert "xpected" in verdict.text, verdict.text
 
 
+def test_a_split_of_one_part_is_shown_and_not_called_a_leak():
+    from helpers.checks import lab04
+
+    text = lab04.exercise_5.judge(lambda rows, seed: rows[:64]).text
+    assert "Expected two lists of rows, train and test; found a list" in text and "stands in both" not in text, text
+
+
 def test_messages_are_sentences_that_fit_a_screen(exercise):
     for mistake in exercise.mistakes:
         text = mistake.message if isinstance(mistake.message, str) else mistake.message(*next(iter(exercise.cases().values())))

@@ -287,16 +287,16 @@ def test_a_step_reaches_every_adapter_and_leaves_no_gradient(folder):
     assert timed["tokens"] == 8 and timed["lora"].keys() == {"cpu", "wall"} and timed["qlora"]["cpu"] >= 0
 
 
-def test_a_step_dequantises_each_layer_twice_however_many_tokens_it_has(folder, capfd):
+def test_a_step_dequantises_each_layer_twice_however_many_tokens_it_has(folder):
     from peft import get_peft_model
 
-    model = get_peft_model(four_bit(folder), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")).train()
-    few, many = results.slowdown.counted(model, 8), results.slowdown.counted(model, 512)
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    packed = get_peft_model(four_bit(folder), lora).train()
+    plain = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), lora).train()
+    few, many = results.slowdown.counted(packed, 8), results.slowdown.counted(packed, 512)
     assert few["dequantised"] == many["dequantised"] == 14 + 14 - 3  # forward; backward without the first block's q, k and v, whose input needs no gradient
-    assert many["gflop"] / few["gflop"] == pytest.approx(512 / 8)
-    plain = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), LoraConfig(r=2, target_modules="all-linear")).train()
-    assert results.slowdown.counted(plain, 8)["dequantised"] == 0
-    assert "profiler" not in capfd.readouterr().err
+    assert results.slowdown.counted(plain, 8) == {"dequantised": 0, "gflop": few["gflop"]}
+    assert results.slowdown.counted(plain, 512) == {"dequantised": 0, "gflop": many["gflop"]} and many["gflop"] > 10 * few["gflop"]
 
 
 def test_the_stored_slowdown_is_what_lesson_06_says():
